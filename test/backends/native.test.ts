@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DiskJobs } from '../../src/backends/contract.js';
+import { MetastoreFile } from '../../src/backends/snapshotters/metastore-file.js';
 import { openNative } from '../../src/backends/snapshotters/native.js';
 import { addLayer, snapshotterSuite } from './snapshotter-suite.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
@@ -51,6 +52,32 @@ test('given removals, then directories are gone at once, and cleanup reports the
   assert.deepEqual(await s.cleanup(), { removed: 1, bytes: size, errors: [] });
   assert.deepEqual(await directories(root), []);
   assert.deepEqual(await s.cleanup(), { removed: 0, bytes: 0, errors: [] });
+});
+
+test('given a removal that has taken the directory and not the record, when inspected, then it is no problem', async (t) => {
+  const root = await tempDir(t);
+  const s = await open(t, root);
+  await s.prepare('lost', '');
+  await rm(join(root, 'snapshots', '1'), { recursive: true });
+  await s.prepare('a', '');
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const { write } = MetastoreFile.prototype;
+  t.mock.method(MetastoreFile.prototype, 'write', async function (this: MetastoreFile, ...args: never[]) {
+    await released;
+    return write.apply(this, args as never);
+  });
+  const removing = s.remove('a');
+  while ((await directories(root)).includes('2')) await new Promise(setImmediate);
+  const found: string[] = [];
+  const inspecting = s.inspect(({ kind, name }) => void found.push(`${kind} ${name}`));
+  // Long enough for a look that does not wait.
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+  release();
+  await Promise.all([removing, inspecting]);
+  assert.deepEqual(found, ['directory lost']);
 });
 
 test('given what crashes leave, when opened, then half-made ones go and half-removed ones come back', async (t) => {

@@ -180,8 +180,10 @@ export class NumberedDirectories {
 
   /** Names that belong to no snapshot, and are not known to wait for a cleanup. */
   async orphans(): Promise<string[]> {
-    const names = await this.#scan();
-    return names.filter((name) => !this.#left.has(name));
+    const names = (await this.#scan()).filter((name) => !this.#left.has(name));
+    // A removal may have ended while they were looked through: then its directory is gone.
+    const there = names.length === 0 ? undefined : new Set(await this.#list());
+    return names.filter((name) => there?.has(name));
   }
 
   /** Recovers from a crash: partly built and partly removed directories, ids issued but never recorded. */

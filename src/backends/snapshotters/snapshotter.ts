@@ -314,11 +314,18 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
     this.#verify();
     for await (const id of this.#ids()) {
-      for (const problem of await problemsOf(this.#meta, this.#driver, id)) await fn(problem);
+      for (const problem of await this.#problemsOf(id)) await fn(problem);
     }
     for (const name of await this.#orphans()) {
       await fn({ kind: 'orphan', name, path: shown(this.#directories.path(name)), found: 'no snapshot' });
     }
+  }
+
+  /** What is found is looked at again without operations on the snapshot: a removal takes the directory before the record. */
+  async #problemsOf(id: number): Promise<SnapshotProblem[]> {
+    const look = (): Promise<SnapshotProblem[]> => problemsOf(this.#meta, this.#driver, id);
+    const [found] = await look();
+    return found === undefined ? [] : this.#keys.with(found.name, 'shared', look);
   }
 
   /**
