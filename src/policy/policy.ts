@@ -131,7 +131,10 @@ export function parsePolicy(document: unknown): CheckedPolicy {
 
 const SEE = 'docs/policies.md describes policies';
 const AMOUNT = 'bytes, a size like 10G, or a share like 15%';
-const TEXTS = 'a list of texts';
+/** Each root is compared with all of a list: who sends a policy must not choose what that costs. */
+const TEXTS_MAX = 64;
+const TEXT_MAX = 1024;
+const TEXTS = `a list of texts, ${TEXTS_MAX} at most, of ${TEXT_MAX} characters at most`;
 
 function ruleOf(document: unknown, n: number): Rule {
   const about = `rule ${n + 1}`;
@@ -206,10 +209,13 @@ class FieldReader {
 const isObject = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-const text: Read<string> = (value) => (typeof value === 'string' && value !== '' ? value : undefined);
+const text: Read<string> = (value) =>
+  typeof value === 'string' && value !== '' && value.length <= TEXT_MAX ? value : undefined;
 
 const texts: Read<string[]> = (value) =>
-  Array.isArray(value) && value.every((one) => text(one) !== undefined) ? value : undefined;
+  Array.isArray(value) && value.length <= TEXTS_MAX && value.every((one) => text(one) !== undefined)
+    ? value
+    : undefined;
 
 const kinds: Read<RetirableKind[]> = (value) =>
   texts(value)?.every((one) => (retirableKinds as readonly string[]).includes(one)) === true

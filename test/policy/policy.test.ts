@@ -71,6 +71,8 @@ for (const [document, message] of [
   [rule({ kinds: ['container'] }), /rule 2 "ci": stopped must be given/],
   [rule({ kinds: ['lease'] }), /rule 2 "ci": keepDuration must be given/],
   [rule({ namespaces: 'a' }), /rule 2 "ci": namespaces must be a list of texts/],
+  [rule({ namespaces: Array(65).fill('a') }), /rule 2 "ci": namespaces must be a list of texts, 64 at most/],
+  [rule({ keepTagged: ['*a'.repeat(600)] }), /rule 2 "ci": keepTagged must be true or a list/],
   [rule({ filters: ['name=='] }), /rule 2 "ci": filters: /],
   [rule({ stopped: ['x y'] }), /rule 2 "ci": stopped: /],
   [rule({ keepDuration: '2d' }), /rule 2 "ci": keepDuration must be a duration/],
