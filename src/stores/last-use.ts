@@ -5,7 +5,7 @@
  *
  * A use is noted by the stores: a snapshot is used when another is prepared or viewed on it, an image when a container is
  * created from it or given it. It is no update: neither `updatedAt` nor an event follows. Memory: an entry for each object
- * that was used since the last writing; a crash forgets those. Errors of writing only delay it: what cannot be written is
+ * that was used since the last writing, 131,072 at most; a crash forgets those. Errors of writing only delay it: what cannot be written is
  * tried again at the next time.
  */
 // Not the global ones, by which tests decide what happens when.
@@ -52,7 +52,11 @@ export class LastUse {
   note(k: Key): void {
     this.#noted.set(k, now());
     this.#timer ??= setTimeout(() => void this.write(), this.#everyMs).unref();
-    if (this.#noted.size < NOTED_MAX || this.#isFull) return;
+    if (this.#noted.size < NOTED_MAX) return;
+    // Where nothing can be written the oldest are forgotten.
+    const [oldest] = this.#noted.keys();
+    if (this.#noted.size > 2 * NOTED_MAX && oldest !== undefined) this.#noted.delete(oldest);
+    if (this.#isFull) return;
     this.#isFull = true;
     void this.write().then(() => {
       this.#isFull = false;

@@ -150,3 +150,14 @@ test('given a time that has passed, when something was used, then it is written,
   await lastUse.close();
   assert.equal(lastUse.noted.size, 1);
 });
+
+test('given a store that takes no writes, when ever more is used, then the oldest uses are forgotten', async (t) => {
+  const w = await world(t);
+  await w.engine.close();
+  const lastUse = new LastUse(w.engine);
+  const names = Array.from({ length: 140_000 }, (_, n) => imageKey('ns1', `image-${n}`));
+  for (const name of names) lastUse.note(name);
+  assert.equal(lastUse.noted.size, 131_072);
+  assert.deepEqual([lastUse.noted.has(names[0]!), lastUse.noted.has(names.at(-1)!)], [false, true]);
+  await lastUse.close();
+});
