@@ -46,12 +46,13 @@ export class GarbageWatch {
   changed(): void {
     if (this.#changedAt !== undefined || this.#isClosed) return;
     this.#changedAt = this.#now();
-    this.#timer = setTimeout(() => void this.look(), LOOK_MS);
+    // Without memory for it the next change is the next look.
+    this.#timer = setTimeout(() => void this.look().catch(() => undefined), LOOK_MS);
     // A process that has nothing else to do may end.
     this.#timer.unref();
   }
 
-  /** Takes up what has changed. */
+  /** Takes up what has changed. ResourceExhausted: no memory for it. */
   look(): Promise<void> {
     this.#looking ??= this.#look().finally(() => {
       this.#looking = undefined;

@@ -1,0 +1,32 @@
+/** What becomes garbage is noticed; on the real graph core. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { EbbtideError } from '../../src/errors.js';
+import { GarbageWatch } from '../../src/gc/schedule/garbage-watch.js';
+import { world } from '../support/gc-world.js';
+
+test('given no memory for a look, when the store has changed, then it ends quietly, and the next one finds what is new', async (t) => {
+  const w = await world(t);
+  await w.collect();
+  const { graph } = w.engine;
+  const watch = new GarbageWatch({ graph, hasDeletions: () => true });
+  t.after(() => watch.close());
+  let heard = 0;
+  watch.listen(() => heard++);
+  let looks = 0;
+  const bringUpToDate = graph.bringUpToDate.bind(graph);
+  const exhausted = t.mock.method(graph, 'bringUpToDate', () => {
+    looks++;
+    throw new EbbtideError('ResourceExhausted', 'out of memory');
+  });
+  await w.blob('garbage');
+  watch.changed();
+  while (looks === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await assert.rejects(watch.look(), /out of memory/);
+  assert.equal(heard, 0);
+
+  exhausted.mock.mockImplementation(bringUpToDate);
+  watch.changed();
+  while (heard === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.ok((await watch.age()) >= 0);
+});
