@@ -37,6 +37,7 @@ import type { OrphanState } from './gc/sweep/orphan-guard.js';
 import type { ResourceType } from './gc/types.js';
 import type { HistoryOptions } from './history/history.js';
 import type { Instant } from './model/time.js';
+import { drawPicture, type PictureOptions } from './pictures/draw.js';
 import { planPolicy } from './policy/plan.js';
 import { type Policy, parsePolicy } from './policy/policy.js';
 import { ContainerStore } from './stores/containers.js';
@@ -246,6 +247,13 @@ export class DB implements AsyncDisposable {
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
     const report = diskUsageBy(this.#host, (run) => this.#betweenRuns(run), ctx, options);
     return this.hosts?.inUsage(report) ?? report;
+  }
+  /**
+   * What holds the disk, of all namespaces, as a text in pieces: a tree for other programs, or a page. Sums are those of `du`.
+   * InvalidArgument: no such format. ResourceExhausted: too much for the format.
+   */
+  picture(ctx: CallContext = {}, options: PictureOptions = {}): AsyncGenerator<string, void, void> {
+    return drawPicture(this.#host, (run) => this.#betweenRuns(run), ctx, options);
   }
   /** The hosts that share the tree over etcd; undefined for an embedded store. */
   get hosts(): ClusterHosts | undefined {

@@ -202,7 +202,9 @@ export interface SnapshotterBackend {
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
   update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;
-  /** What the snapshot itself takes on disk, without its parents. */
+  /** Optional: whether there is such a snapshot; cheaper than the error of `stat`. */
+  has?(key: string): boolean;
+  /** What the snapshot itself takes on disk, without its parents. NotFound. */
   usage(key: string): Promise<Usage>;
   /**
    * Optional: the directory in `snapshots/` of its root that has all of a snapshot's files; undefined: it has

@@ -20,6 +20,7 @@ import type { CollectionPlan, PolicyPlan } from '../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../gc/report/retained.js';
 import type { Why, WhyOptions } from '../gc/report/why.js';
 import type { GCStats } from '../gc/stats.js';
+import type { PictureOptions } from '../pictures/draw.js';
 import type { Policy } from '../policy/policy.js';
 import type {
   Blobs,
@@ -162,6 +163,10 @@ export class ForeignStore implements Store {
   async du(ctx?: CallContext, options?: UsageOptions): Promise<UsageReport> {
     const report = await this.#db.du(ctx, options);
     return { ...report, rows: report.rows.map((row) => this.#withCache(row, row.name)) };
+  }
+
+  picture(ctx?: CallContext, options?: PictureOptions): AsyncGenerator<string, void, void> {
+    return this.#db.picture(ctx, options);
   }
 
   /** What a cache record is stored as; its lease has the same name. */

@@ -35,6 +35,8 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
   'Disk space:': {
     du: async () => (await import('./verbs/du.js')).du,
     why: async () => (await import('./verbs/why.js')).why,
+    view: async () => (await import('./verbs/view.js')).view,
+    'export-graph': async () => (await import('./verbs/export-graph.js')).exportGraph,
     gc: async () => (await import('./verbs/gc.js')).gc,
     policy: async () => (await import('./verbs/policy.js')).policy,
     history: async () => (await import('./verbs/history.js')).history,

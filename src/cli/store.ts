@@ -59,6 +59,7 @@ export interface Store extends AsyncDisposable {
   find: DB['find'];
   why: DB['why'];
   du: DB['du'];
+  picture: DB['picture'];
   check: DB['check'];
   backup: DB['backup'];
   history: DB['history'];

@@ -19,6 +19,7 @@ import { EventExchange } from './event-exchange.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
+import { Pictures } from './pictures.js';
 import { Policies } from './policies.js';
 import { reload } from './reload.js';
 import { RootWatch } from './root-watch.js';
@@ -183,6 +184,7 @@ async function startParts(
   undo.push(() => collections.close());
   const policies = new Policies(db, root, retention, { log, onRun: collected });
   undo.push(() => policies.close());
+  const pictures = new Pictures(db, stopping.signal);
   const host: ServiceHost = {
     db,
     root,
@@ -191,6 +193,7 @@ async function startParts(
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
     policies,
+    pictures,
     observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();
@@ -239,6 +242,7 @@ async function startParts(
     options.metrics ?? '',
     metrics.counts.registry,
     () => !stopping.signal.aborted,
+    () => pictures.page(),
   );
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
   await writeRunFile(place.path, main.address).catch((error: unknown) => {

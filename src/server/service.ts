@@ -8,6 +8,7 @@ import type { Call, Duplex, Send } from './call.js';
 import type { EventExchange } from './event-exchange.js';
 import type { Limits } from './limits.js';
 import type { Chunks } from './messages/chunks.js';
+import type { Pictures } from './pictures.js';
 import type { Policies } from './policies.js';
 
 /** Declared as methods, whose parameters may be narrower: what is sent conforms to the definition. */
@@ -96,6 +97,7 @@ export interface ServiceHost {
   collect(signal: AbortSignal): Promise<GCStats>;
   /** The daemon's own policy. */
   readonly policies: Policies;
+  readonly pictures: Pictures;
 }
 
 export const EMPTY = {};

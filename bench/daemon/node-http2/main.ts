@@ -5,6 +5,7 @@ import { openDB } from '../../../src/open.js';
 import { Collections } from '../../../src/server/collections.js';
 import { EventExchange } from '../../../src/server/event-exchange.js';
 import { defaultLimits } from '../../../src/server/limits.js';
+import { Pictures } from '../../../src/server/pictures.js';
 import { Policies } from '../../../src/server/policies.js';
 import { servicesOf } from '../../../src/server/service-lists.js';
 import { nodeHttp2Server } from './server.js';
@@ -24,6 +25,7 @@ const host = {
   ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
   policies,
+  pictures: new Pictures(db, stopping.signal),
   observe: <T>(run: () => Promise<T>) => run(),
 };
 const { server, running } = nodeHttp2Server(

@@ -199,6 +199,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return { inodes: snapshot.inodes, size: snapshot.size };
   }
 
+  has(key: string): boolean {
+    return this.#meta.find(key) !== undefined;
+  }
+
   directoryOf(key: string): string | undefined {
     const snapshot = this.#meta.find(key);
     return snapshot && String(snapshot.id);

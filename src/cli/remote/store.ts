@@ -20,6 +20,7 @@ import type { UsageOptions, UsageReport } from '../../gc/report/retained.js';
 import type { Why, WhyOptions } from '../../gc/report/why.js';
 import type { GCStats } from '../../gc/stats.js';
 import type { HistoryOptions } from '../../history/history.js';
+import type { PictureOptions } from '../../pictures/draw.js';
 import type { Policy } from '../../policy/policy.js';
 import { mapped } from '../../server/messages/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/messages/documents.js';
@@ -139,6 +140,14 @@ export class RemoteStore implements Store {
       without,
       disk,
     });
+  }
+
+  async *picture(
+    ctx: CallContext = {},
+    { format = 'json', disk = false }: PictureOptions = {},
+  ): AsyncGenerator<string, void, void> {
+    const pieces = this.#connection.stream<DocumentMessage>(EBBTIDE, 'Picture', { format, disk }, ctx);
+    for await (const { json } of pieces) yield json;
   }
 
   history({ limit = 0 }: HistoryOptions = {}): Promise<CollectionRecord[]> {

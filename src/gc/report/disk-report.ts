@@ -130,6 +130,13 @@ export class MeasuredDisk {
     return bytes;
   }
 
+  /** What no record has named: asked after all records. */
+  *orphans(): Generator<{ kind: 'content' | 'snapshot' | 'ingest'; name: string; bytes: number }> {
+    for (const [name, bytes] of this.#objects)
+      yield { kind: isDigest(name) ? 'content' : 'snapshot', name, bytes };
+    for (const [name, bytes] of this.#ingests) yield { kind: 'ingest', name, bytes };
+  }
+
   /** Called after all records. `ingests`: of the garbage, what is unfinished. */
   report({ kept, garbage, ingests }: { kept: number; garbage: number; ingests: number }): DiskReport {
     let orphans = 0;

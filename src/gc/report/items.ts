@@ -25,6 +25,8 @@ export class Items {
   readonly ofNode: Uint32Array;
   /** Bytes by item. */
   readonly sizes: number[] = [];
+  /** By item: a digest, `<snapshotter>\0<backend name>`, or the backend's ref of an ingest. */
+  readonly names: string[] = [];
   readonly #known = new Map<string, number>();
   readonly #disk: MeasuredDisk | undefined;
   readonly #block: number;
@@ -100,6 +102,7 @@ export class Items {
 
   #put(name: string, size: number): number {
     const item = this.sizes.push(size) - 1;
+    this.names.push(name);
     this.#known.set(name, item);
     return item;
   }
@@ -149,7 +152,7 @@ const sizeField = ({ size }: Exclude<Value, string>): number =>
 
 /** 0 when the backend does not know the snapshot, or is not there. */
 async function usageOf(backend: SnapshotterBackend | undefined, name: string): Promise<number> {
-  if (backend === undefined || name === '') return 0;
+  if (backend === undefined || name === '' || backend.has?.(name) === false) return 0;
   try {
     return (await backend.usage(name)).size;
   } catch {

@@ -3,13 +3,14 @@
  * Counting an operation costs two additions: the labelled children are looked up once for each method and
  * code.
  */
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { DB } from '../../db.js';
-import { invalidArgument, kindOf } from '../../errors.js';
+import { invalidArgument, isKind, kindOf } from '../../errors.js';
 import type { GCStats } from '../../gc/stats.js';
-import { fsError } from '../../system/system-errors.js';
+import { fsError, messageOf } from '../../system/system-errors.js';
 import { statusName } from '../messages/status-codes.js';
+import type { Page } from '../pictures.js';
 import type { ObserveMethod } from '../rpc-server.js';
 import { watchGarbage } from './garbage-metrics.js';
 import type { StoreUsage } from './store-usage.js';
@@ -204,11 +205,15 @@ export class Metrics {
   }
 }
 
-/** Serves `/metrics` and `/healthz` over HTTP on `host:port`; on the loopback if only a port is given. */
+/**
+ * Serves `/metrics`, `/healthz` and, to browsers of this host only, `/view` over HTTP on `host:port`; on the loopback if only a
+ * port is given.
+ */
 export async function serveMetrics(
   address: string,
   registry: Registry,
   healthy: () => boolean,
+  page: () => Promise<Page>,
 ): Promise<{ address: string; close(): Promise<void> }> {
   const { host, port } = parseAddress(address);
   const server = createServer((request, response) => {
@@ -221,6 +226,8 @@ export async function serveMetrics(
         (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
         (error: unknown) => response.writeHead(500).end(String(error)),
       );
+    } else if (path === '/view') {
+      sendPage(request, response, page);
     } else {
       response.writeHead(404).end();
     }
@@ -238,6 +245,36 @@ export async function serveMetrics(
     throw fsError('serve metrics on', address, error);
   });
   return { address: boundAddress(server), close: () => closeServer(server) };
+}
+
+/** The names of what the disk holds are for users of this host, whatever the metrics are bound to. */
+function sendPage(request: IncomingMessage, response: ServerResponse, page: () => Promise<Page>): void {
+  const plain = { 'content-type': 'text/plain; charset=utf-8' };
+  if (!isOfThisHost(request)) {
+    response.writeHead(403, plain).end('the page is served on the loopback only\n');
+    return;
+  }
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    response.writeHead(405, { allow: 'GET, HEAD' }).end();
+    return;
+  }
+  page().then(
+    ({ headers, body }) =>
+      response
+        .writeHead(200, { ...headers, 'content-length': body.length })
+        .end(request.method === 'HEAD' ? undefined : body),
+    (error: unknown) =>
+      response.writeHead(isKind(error, 'ResourceExhausted') ? 503 : 500, plain).end(`${messageOf(error)}\n`),
+  );
+}
+
+const LOOPBACK = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i;
+
+/** From the loopback, and by a name of it: another site's name may lead here too. */
+function isOfThisHost({ socket, headers }: IncomingMessage): boolean {
+  const from = socket.remoteAddress ?? '';
+  const isNear = from === '::1' || /^(?:::ffff:)?127\./.test(from);
+  return isNear && LOOPBACK.test(headers.host ?? '');
 }
 
 function parseAddress(address: string): { host: string; port: number } {

@@ -11,6 +11,7 @@ import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/report/o
 import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
 import type { GCStats } from '../../gc/stats.js';
+import { type PictureFormat, pictureFormats } from '../../pictures/draw.js';
 import type { Policy } from '../../policy/policy.js';
 import type { Call, Send } from '../call.js';
 import { isOwner } from '../connections/peer.js';
@@ -34,6 +35,10 @@ interface DiskUsageRequest {
   by: string;
   allNamespaces: boolean;
   without: string[];
+  disk: boolean;
+}
+interface PictureRequest {
+  format: string;
   disk: boolean;
 }
 interface ObjectRequest {
@@ -133,6 +138,12 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
           without,
           disk,
         });
+      }),
+
+      Picture: stream<PictureRequest, DocumentMessage>(async ({ format, disk }, call, send) => {
+        const options = { format: oneOf(format, pictureFormats) as PictureFormat, disk };
+        const pieces = host.pictures.draw({ signal: call.signal }, options);
+        for await (const json of pieces) await send({ json });
       }),
 
       Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph, layers }, call, send) => {
