@@ -6,8 +6,10 @@ import type { CallContext } from '../context.js';
 import { invalidArgument } from '../errors.js';
 import type { CollectHost } from '../gc/host.js';
 import type { BetweenRuns } from '../gc/report/marked-run.js';
+import { heapsnapshot } from './formats/heapsnapshot.js';
 import { json } from './formats/json.js';
 import { ncdu } from './formats/ncdu.js';
+import { speedscope } from './formats/speedscope.js';
 import { html } from './html.js';
 import { type Picture, takePicture } from './picture.js';
 
@@ -22,11 +24,13 @@ const drawings: Readonly<
 > = {
   json: { hasLastUse: true, draw: json },
   ncdu: { hasLastUse: false, draw: ncdu },
+  speedscope: { hasLastUse: false, draw: speedscope },
+  heapsnapshot: { hasLastUse: false, draw: heapsnapshot },
   html: { hasLastUse: true, draw: html },
 };
 
 /** Formats for other programs. */
-export const fileFormats = ['json', 'ncdu'] as const;
+export const fileFormats = ['json', 'ncdu', 'speedscope', 'heapsnapshot'] as const;
 /** What a picture can be drawn as: also as a page. */
 export const pictureFormats = [...fileFormats, 'html'] as const;
 /** One of them. */

@@ -59,8 +59,7 @@ export async function takePicture(
   const view = await GraphView.read(host.engine.graph, at, extra, signal);
   const lastUse = new Map<number, Instant>();
   if (hasLastUse) for (const { id, lastUsed } of await readRoots(host, view, pace)) lastUse.set(id, lastUsed);
-  const roots = await describe(host, view, pace);
-  if (hasLastUse) roots.sort((a, b) => compare(lastUse.get(b.id) ?? 0n, lastUse.get(a.id) ?? 0n));
+  const roots = latestFirst(await describe(host, view, pace), lastUse);
   const namespaces = [...new Set(roots.map(({ namespace }) => namespace))].sort();
   const numbers = new Map(namespaces.map((name, n) => [name, n]));
   const keepers = {
@@ -85,7 +84,12 @@ async function readLeaves(
   return new Leaves(items, ingests, measured);
 }
 
-const compare = (a: Instant, b: Instant): number => (a < b ? -1 : a > b ? 1 : 0);
+/** By the millisecond: comparing instants takes longer. Without times, in their order. */
+function latestFirst(roots: PictureRoot[], lastUse: ReadonlyMap<number, Instant>): PictureRoot[] {
+  const times = Float64Array.from(roots, ({ id }) => Number(lastUse.get(id) ?? 0n) / 1e6);
+  const order = [...roots.keys()].sort((a, b) => (times[b] ?? 0) - (times[a] ?? 0));
+  return lastUse.size === 0 ? roots : order.flatMap((n) => roots[n] ?? []);
+}
 
 async function describe({ engine }: CollectHost, view: GraphView, pace: Pace): Promise<PictureRoot[]> {
   const roots: PictureRoot[] = [];
