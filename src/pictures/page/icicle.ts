@@ -8,9 +8,10 @@ import { element } from './elements.js';
 import type { Selection } from './selection.js';
 import { ageOf, bytes, nameOf } from './texts.js';
 
-/** Heights of a bar in pixels; shares of the width below which a bar is not drawn, and has no text. */
+/** Heights of a bar in pixels; shares of the width below which a bar is not drawn, has no edge, and has no text. */
 const BAR_PX = 30;
 const DRAWN_LEAST = 0.0004;
+const EDGE_LEAST = 0.003;
 const TEXT_LEAST = 0.03;
 
 interface Item {
@@ -111,23 +112,24 @@ export class Icicle {
     }
   }
 
-  /** In place of the bars below one that are too narrow to be drawn: for the eye only, the tree has them when it is enlarged. */
+  /** In place of bars that are too narrow to be drawn: for the eye only, the tree has them when what they are in is enlarged. */
   #narrow({ children = [], depth }: Bar, x0: number, width: number): HTMLElement[] {
-    const narrow = children.filter(
-      (child) => child.x1 > child.x0 && child.x1 - child.x0 <= width * DRAWN_LEAST,
-    );
-    const [first, last] = [narrow[0], narrow.at(-1)];
-    // They are in one place: siblings are in the order of their bytes, but for the sums at the end.
-    if (first === undefined || last === undefined || narrow.length < 2) return [];
-    const made = element('div', {
-      class: 'bar of-rest',
-      'aria-hidden': 'true',
-      title: `${narrow.length} narrow ones`,
+    const runs: Bar[][] = [];
+    let run: Bar[] = [];
+    for (const child of children) {
+      const isNarrow = child.x1 - child.x0 <= width * DRAWN_LEAST;
+      if (!isNarrow) run = [];
+      else if (run.push(child) === 1) runs.push(run);
+    }
+    return runs.map((bars) => {
+      const [from, to] = [bars[0]?.x0 ?? 0, bars.at(-1)?.x1 ?? 0];
+      const made = element('div', { class: 'bar of-rest', 'aria-hidden': 'true' });
+      made.title = `${bars.length} that are too narrow`;
+      made.style.left = `${((from - x0) / width) * 100}%`;
+      made.style.width = `${((to - from) / width) * 100}%`;
+      made.style.top = `${(depth + 1) * BAR_PX}px`;
+      return made;
     });
-    made.style.left = `${((first.x0 - x0) / width) * 100}%`;
-    made.style.width = `${((last.x1 - first.x0) / width) * 100}%`;
-    made.style.top = `${(depth + 1) * BAR_PX}px`;
-    return [made];
   }
 
   #bar(bar: Bar, share: number): HTMLElement {
@@ -136,10 +138,11 @@ export class Icicle {
     const age = node.used === undefined ? '' : ` age-${ageOf(node.used, at)}`;
     const waste = bar.ancestors().find(({ data }) => isWaste(data.node))?.data.node.kind ?? node.kind;
     const named = share > TEXT_LEAST ? ' named' : '';
+    const edged = share > EDGE_LEAST ? ' edged' : '';
     const label = `${nameOf(node)}, ${bytes(node.bytes)}`;
     const siblings = bar.parent?.children ?? [bar];
     const made = element('div', {
-      class: `bar of-${node.kind === 'rest' ? 'rest' : waste}${age}${named}`,
+      class: `bar of-${node.kind === 'rest' ? 'rest' : waste}${age}${edged}${named}`,
       role: 'treeitem',
       'aria-level': bar.depth + 1,
       'aria-setsize': siblings.length,
