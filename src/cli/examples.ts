@@ -26,6 +26,12 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
     'ebbtide export docker.io/library/debian:12 - | docker load',
     'ebbtide export app:1 app:2 -o layout --platform linux/amd64',
   ],
+  view: ['ebbtide view -o view.html', 'ebbtide view --containerd-root /var/lib/containerd -o view.html'],
+  'export-graph': [
+    'ebbtide export-graph --format ncdu | ncdu -f -',
+    'ebbtide export-graph --format speedscope -o store.speedscope.json',
+    'ebbtide export-graph --format heapsnapshot -o store.heapsnapshot',
+  ],
   'images ls': [
     'ebbtide images ls',
     'ebbtide images ls -q labels.env==test',

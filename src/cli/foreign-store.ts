@@ -166,7 +166,11 @@ export class ForeignStore implements Store {
   }
 
   picture(ctx?: CallContext, options?: PictureOptions): AsyncGenerator<string, void, void> {
-    return this.#db.picture(ctx, options);
+    const describe = (kind: string, name: string): string | undefined => {
+      const cache = kind === 'lease' ? this.parts.buildCache?.byLease.get(name) : undefined;
+      return cache && `(build cache: ${cache.description})`;
+    };
+    return this.#db.picture(ctx, { ...options, describe });
   }
 
   /** What a cache record is stored as; its lease has the same name. */

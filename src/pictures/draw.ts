@@ -42,6 +42,8 @@ export interface PictureOptions {
   format?: PictureFormat | undefined;
   /** Sizes are what the disk has, and all of the root is in the picture, instead of what the records say. */
   disk?: boolean | undefined;
+  /** What a root's name is followed by; undefined: nothing. */
+  describe?: ((kind: string, name: string) => string | undefined) | undefined;
 }
 
 /** InvalidArgument: no such format. Throws what the format throws before the first piece. */
@@ -49,7 +51,7 @@ export async function* drawPicture(
   host: CollectHost,
   betweenRuns: BetweenRuns,
   ctx: CallContext,
-  { format = 'json', disk = false }: PictureOptions = {},
+  { format = 'json', disk = false, describe }: PictureOptions = {},
 ): AsyncGenerator<string, void, void> {
   const drawing = pictureFormats.includes(format) ? drawings[format] : undefined;
   if (drawing === undefined) {
@@ -58,7 +60,9 @@ export async function* drawPicture(
       remedy: `use one of ${pictureFormats.join(', ')}`,
     });
   }
-  const picture = await takePicture(host, betweenRuns, ctx, { disk, lastUse: drawing.hasLastUse });
+  const picture = await takePicture(host, betweenRuns, ctx, {
+    ...{ disk, lastUse: drawing.hasLastUse, describe },
+  });
   let piece = '';
   for await (const text of drawing.draw(picture)) {
     piece += text;

@@ -40,13 +40,15 @@ export interface TakeOptions {
   readonly disk: boolean;
   /** Also read when roots were used last; those used last come first, so that a leaf's first root is the last use of it. */
   readonly lastUse: boolean;
+  /** What a root's name is followed by. */
+  readonly describe?: ((kind: string, name: string) => string | undefined) | undefined;
 }
 
 export async function takePicture(
   host: CollectHost,
   betweenRuns: BetweenRuns,
   { signal }: CallContext,
-  { disk: isMeasured, lastUse: hasLastUse }: TakeOptions,
+  { disk: isMeasured, lastUse: hasLastUse, describe }: TakeOptions,
 ): Promise<Picture> {
   // The graph is read by all that follows.
   await host.read({}, () => undefined);
@@ -59,7 +61,7 @@ export async function takePicture(
   const view = await GraphView.read(host.engine.graph, at, extra, signal);
   const lastUse = new Map<number, Instant>();
   if (hasLastUse) for (const { id, lastUsed } of await readRoots(host, view, pace)) lastUse.set(id, lastUsed);
-  const roots = latestFirst(await describe(host, view, pace), lastUse);
+  const roots = latestFirst(await readNames(host, view, pace, describe), lastUse);
   const namespaces = [...new Set(roots.map(({ namespace }) => namespace))].sort();
   const numbers = new Map(namespaces.map((name, n) => [name, n]));
   const keepers = {
@@ -91,7 +93,12 @@ function latestFirst(roots: PictureRoot[], lastUse: ReadonlyMap<number, Instant>
   return lastUse.size === 0 ? roots : order.flatMap((n) => roots[n] ?? []);
 }
 
-async function describe({ engine }: CollectHost, view: GraphView, pace: Pace): Promise<PictureRoot[]> {
+async function readNames(
+  { engine }: CollectHost,
+  view: GraphView,
+  pace: Pace,
+  describe: TakeOptions['describe'] = () => undefined,
+): Promise<PictureRoot[]> {
   const roots: PictureRoot[] = [];
   for (const id of view.roots) {
     if (pace.isOver) await pace.pass();
@@ -99,7 +106,8 @@ async function describe({ engine }: CollectHost, view: GraphView, pace: Pace): P
     if (record === undefined) roots.push({ id, kind: 'record', namespace: '', name: '(gone)' });
     else {
       const { kind, namespace, key } = describeKey(record);
-      roots.push({ id, kind, namespace, name: key });
+      const description = describe(kind, key);
+      roots.push({ id, kind, namespace, name: description === undefined ? key : `${key} ${description}` });
     }
   }
   return roots;

@@ -13,6 +13,12 @@ import { encodeTime, encodeUvarint } from '../../src/model/wire.js';
 import { tempDir } from '../support/temp.js';
 import { type Fields, writeFields } from './root.js';
 
+interface Branch {
+  name: string;
+  bytes: number;
+  children: Branch[];
+}
+
 const NANOS = 1_795_978_837_898_336_688n;
 const at = { createdat: encodeTime(NANOS), updatedat: encodeTime(NANOS) };
 
@@ -115,6 +121,22 @@ test('given a root of BuildKit, when its leases are looked at, then each has the
       leaked: undefined,
       temporary: undefined,
     });
+    for (const disk of [false, true]) {
+      let json = '';
+      for await (const piece of store.picture({}, { disk })) json += piece;
+      const usage = await store.du({}, { by: 'root', disk });
+      const { bytes, tree } = JSON.parse(json) as { bytes: number; tree: { children: Branch[] } };
+      assert.equal(
+        bytes,
+        usage.disk === undefined ? usage.kept + usage.garbage : usage.disk.total - usage.disk.lines.elsewhere,
+      );
+      const leases = tree.children[0]!.children.find(({ name }) => name === 'leases')!.children;
+      assert.deepEqual(
+        new Map(leases.map(({ name, bytes: frees }) => [name.split(' ')[0], frees])),
+        new Map(usage.rows.map(({ name, retained }) => [name, retained]).reverse() as [string, number][]),
+      );
+      assert.ok(leases.some(({ name }) => name === 'mutable (build cache: frozen)'));
+    }
     const { paths } = await store.why({}, 'wanted', {});
     assert.deepEqual(
       paths.map((steps) => steps.map((step) => [step.kind, step.key, 'cache' in step])),

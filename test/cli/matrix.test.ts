@@ -32,6 +32,7 @@ const WHOLE = [
   'backup',
   'check',
   'compact',
+  'export-graph',
   'gc',
   'history',
   'hosts ls',
@@ -47,6 +48,7 @@ const WHOLE = [
   'serve',
   'synth',
   'verify',
+  'view',
 ];
 /** They write into a namespace, which makes it. */
 const WRITERS = ['containers create', 'import', 'leases create', 'snapshots prepare'];

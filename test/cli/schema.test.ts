@@ -88,6 +88,9 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   for (const by of ['root', 'namespace', 'snapshotter', 'none']) say('du', '--by', by);
   say('du', '-A', '--without', 'mine');
   say('du', '--no-disk');
+  say('view', '-o', beside('view.html'));
+  for (const format of ['json', 'ncdu', 'speedscope', 'heapsnapshot'])
+    say('export-graph', '--format', format, '-o', beside('graph'));
   say('gc', '--dry-run', '--full');
   say('gc', '--plan', beside('plan.json'));
   say('gc', '--apply', beside('plan.json'));

@@ -14,10 +14,13 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 /** What each room imports, and what it takes only types from; from the top down. */
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
-    'server synth any-host db policy backup check gc images stores graph engine/schema backends system model errors',
+    'server synth any-host db pictures policy backup check gc images stores graph engine/schema backends system model errors',
     'history engine/etcd engine context',
   ],
-  server: ['db policy gc images stores engine/schema context backends system model errors', 'engine/etcd'],
+  server: [
+    'db pictures policy gc images stores engine/schema context backends system model errors',
+    'engine/etcd',
+  ],
   synth: ['stores engine/schema model errors', 'engine'],
   'any-host': [
     'db check gc images graph engine/memory engine/schema backends bolt system model errors',
@@ -28,10 +31,11 @@ const doors: Record<string, [imports: string, types: string]> = {
     'history policy',
   ],
   db: [
-    'history policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    'history pictures policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
   history: ['gc system errors', ''],
+  pictures: ['policy gc stores engine model errors', 'context'],
   policy: ['gc stores engine engine/schema system model errors', ''],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],
