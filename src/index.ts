@@ -132,6 +132,7 @@ export { type UsageGroup, type UsageOptions, type UsageReport, type UsageRow, us
 export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/report/why.js';
 export type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
 export type { HistoryOptions } from './history/history.js';
+export { type PictureFormat, type PictureOptions, pictureFormats } from './pictures/draw.js';
 
 // ---- Policies: which images, leases and containers are retired
 

@@ -109,7 +109,8 @@ test('given the manual page, when it is compared with the verbs and formatted, t
   assert.equal(readFileSync(PAGE, 'utf8'), page, 'npm run man writes it');
   const program = await createProgram();
   for (const command of commandsIn(program))
-    if (isLeaf(command)) assert.ok(page.includes(`.SS ebbtide ${pathOf(command)}`), pathOf(command));
+    if (isLeaf(command))
+      assert.ok(page.includes(`.SS ebbtide ${pathOf(command).replaceAll('-', '\\-')}`), pathOf(command));
   const missing = missingTools(['groff']);
   if (missing !== undefined) return t.skip(missing);
   const { status, stderr } = spawnSync('groff', ['-man', '-ww', '-z', PAGE]);

@@ -27,7 +27,7 @@ const doors: Record<string, [imports: string, types: string]> = {
     'engine',
   ],
   entry: [
-    'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
+    'db pictures backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
     'history policy',
   ],
   db: [
