@@ -101,7 +101,7 @@ function tooNew() {
 
 function isUpToDate() {
   if (!addons.every((file) => existsSync(file))) return false;
-  const sources = readdirSync(native)
+  const sources = readdirSync(native, { recursive: true })
     .filter((name) => /\.(cc|h)$/.test(name))
     .map((name) => join(native, name));
   const newest = Math.max(...[...sources, join(native, 'addons.gypi')].map((file) => statSync(file).mtimeMs));

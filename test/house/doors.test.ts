@@ -215,3 +215,30 @@ test('given the folders of src/, when looked into, then one look takes in what i
   const over = [...counts].filter(([, count]) => count > LEVEL).map(([folder]) => folder);
   assert.deepEqual(over.sort(), wide);
 });
+
+/** The C++ core: folders of native/, under the addon and the core at its top. */
+const nativeDoors: Record<string, string> = {
+  '': 'checkpoint mark graph base',
+  checkpoint: 'mark graph base',
+  mark: 'graph base',
+  graph: 'base',
+  base: '',
+  host: '',
+};
+
+test('given the includes of native/, when put together by folder, then they are its table, and go down', () => {
+  const native = fileURLToPath(new URL('../../../native/', import.meta.url));
+  const used: typeof nativeDoors = {};
+  for (const folder of Object.keys(nativeDoors)) {
+    const others = readdirSync(join(native, folder))
+      .filter((name) => /\.(cc|h)$/.test(name))
+      .map((name) => readFileSync(join(native, folder, name), 'utf8'))
+      .flatMap((text) => [...text.matchAll(/^#include "(?:(\w+)\/)?\w+\.h"/gm)])
+      .map(([, other = '']) => other)
+      .filter((other) => other !== folder);
+    used[folder] = Object.keys(nativeDoors)
+      .filter((other) => others.includes(other))
+      .join(' ');
+  }
+  assert.deepEqual(used, nativeDoors);
+});
