@@ -19,7 +19,7 @@ const PIECE_CHARACTERS = 64 * 1024;
 const drawings: Readonly<
   Record<
     string,
-    { hasLastUse: boolean; draw: (picture: Picture) => Iterable<string> | AsyncIterable<string> }
+    { hasLastUse: boolean; draw: (picture: Picture) => Iterable<string> | Promise<Iterable<string>> }
   >
 > = {
   json: { hasLastUse: true, draw: json },
@@ -64,12 +64,12 @@ export async function* drawPicture(
     ...{ disk, lastUse: drawing.hasLastUse, describe },
   });
   let piece = '';
-  for await (const text of drawing.draw(picture)) {
+  for (const text of await drawing.draw(picture)) {
     piece += text;
-    if (picture.pace.isOver) await picture.pace.pass();
     if (piece.length < PIECE_CHARACTERS) continue;
     yield piece;
     piece = '';
+    if (picture.pace.isOver) await picture.pace.pass();
   }
   if (piece !== '') yield piece;
 }

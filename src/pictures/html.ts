@@ -37,11 +37,12 @@ export async function contentPolicy(): Promise<string> {
   return (await parts).policy;
 }
 
-export async function* html(picture: Picture): AsyncGenerator<string> {
+export async function html(picture: Picture): Promise<string[]> {
   parts ??= readParts();
   const { script, style, policy } = await parts;
   const data = await pageData(picture);
-  yield `<!doctype html>
+  return [
+    `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -59,7 +60,8 @@ export async function* html(picture: Picture): AsyncGenerator<string> {
 <script>${script}</script>
 </body>
 </html>
-`;
+`,
+  ];
 }
 
 /** JSON in which no name can end the element, begin a comment, or be a line end to a script. */

@@ -9,6 +9,8 @@ import type { Items } from '../gc/report/items.js';
 export const leafKinds = ['content', 'snapshot', 'ingest'] as const;
 export type LeafKind = (typeof leafKinds)[number];
 
+const SNAPSHOT = leafKinds.indexOf('snapshot');
+
 /** The lists of the items. */
 type Found = Pick<Items, 'names' | 'sizes' | 'ofNode'>;
 
@@ -59,7 +61,8 @@ export class Leaves {
 
   /** Digest, `<snapshotter>/<backend name>`, the backend's ref of an ingest; of orphans, the file's or directory's. */
   nameOf(leaf: number): string {
-    return (this.#names[leaf] ?? '').replace('\0', '/');
+    const name = this.#names[leaf] ?? '';
+    return this.#kinds[leaf] === SNAPSHOT ? name.replace('\0', '/') : name;
   }
 
   /** Calls `visit` for what a node of the graph names: an ingest has its own bytes, and the blob it expects. */

@@ -53,12 +53,16 @@ const meta = {
 export function* heapsnapshot(picture: Picture): Generator<string> {
   const graph = new Graph(picture);
   const counts = { node_count: graph.size, edge_count: 0, trace_function_count: 0, extra_native_bytes: 0 };
-  for (let node = 0; node < graph.size; node++)
+  const edges = new Uint32Array(graph.size);
+  for (let node = 0; node < graph.size; node++) {
     graph.forEachEdge(node, () => {
-      counts.edge_count++;
+      edges[node] = (edges[node] ?? 0) + 1;
     });
+    counts.edge_count += edges[node] ?? 0;
+  }
   yield `{"snapshot":${JSON.stringify({ meta, ...counts })},\n"nodes":[`;
-  for (let node = 0; node < graph.size; node++) yield `${node === 0 ? '' : ',\n'}${graph.nodeText(node)}`;
+  for (let node = 0; node < graph.size; node++)
+    yield `${node === 0 ? '' : ',\n'}${graph.nodeText(node, edges[node] ?? 0)}`;
   yield '],\n"edges":[';
   let separator = '';
   for (let node = 0; node < graph.size; node++) {
@@ -186,13 +190,9 @@ class Graph {
     });
   }
 
-  nodeText(node: number): string {
-    let edges = 0;
-    this.forEachEdge(node, () => {
-      edges++;
-    });
+  nodeText(node: number, edges: number): string {
     const type = node === 0 ? Node.synthetic : node < this.#firstLeaf ? Node.object : Node.native;
-    return `${type},${kinds.indexOf(this.#kindOf(node))},${node * 2 + 1},${this.#selfSize(node)},${edges},0,0`;
+    return `${type},${kindNumbers.get(this.#kindOf(node)) ?? 0},${node * 2 + 1},${this.#selfSize(node)},${edges},0,0`;
   }
 
   edgeText(to: number, index: number): string {
@@ -206,7 +206,7 @@ class Graph {
     if (node < this.#firstState) return 'files';
     if (node >= this.#firstLeaf) return `bytes of ${this.#picture.leaves.kindOf(this.#leafAt(node))}`;
     const kind = kindName(this.#picture.view.typeOf(idOfState(this.#stateAt(node))));
-    return kinds.includes(kind) ? kind : 'record';
+    return kindNumbers.has(kind) ? kind : 'record';
   }
 
   #selfSize(node: number): number {
@@ -256,3 +256,5 @@ const kinds = [
   ...['', 'files', 'image', 'container', 'lease', 'ingest', 'sandbox', 'content', 'snapshot', 'record'],
   ...['bytes of content', 'bytes of snapshot', 'bytes of ingest'],
 ];
+
+const kindNumbers = new Map(kinds.map((kind, n) => [kind, n]));
