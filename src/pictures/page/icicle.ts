@@ -53,6 +53,7 @@ export class Icicle {
     this.element = element('div', {
       id: 'icicle',
       role: 'tree',
+      'aria-multiselectable': 'true',
       'aria-label': 'What holds the disk: width is what a removal frees',
     });
     this.element.addEventListener('keydown', (event) => this.#key(event));

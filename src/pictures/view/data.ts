@@ -14,11 +14,13 @@ import { type RootSets, rootSets } from './sets.js';
 
 /** Nodes that are shown by themselves. */
 const NODES_MAX = 3000;
-/** Sums of smaller ones below a node. */
+/** Sums of smaller ones by name: below a node, and in all. */
 const RESTS_MAX = 50;
-/** Characters of a name, and steps of a way. */
+const ALL_RESTS_MAX = 1000;
+/** Characters of a name; steps of a way, and the time to find what makes them: records with many labels take long. */
 const NAME_MAX = 300;
 const STEPS_MAX = 16;
+const REASONS_MS = 2000;
 
 export async function pageData(picture: Picture): Promise<PageData> {
   const { tree, disk, roots, pace } = picture;
@@ -59,6 +61,8 @@ class Builder {
   readonly #frees = new Map<number, number>();
   readonly #listed: ReadonlyMap<number, number>;
   readonly #reasons: EdgeReasons;
+  #reasonsMs = 0;
+  #restsLeft = ALL_RESTS_MAX;
 
   constructor(picture: Picture, sets: RootSets | undefined) {
     this.#picture = picture;
@@ -97,7 +101,8 @@ class Builder {
       }
     }
     await this.#addLeaves(branch, index, rests);
-    for (const [name, rest] of rests.largest()) {
+    for (const [name, rest] of rests.largest(Math.min(RESTS_MAX, this.#restsLeft))) {
+      if (name !== '') this.#restsLeft--;
       const text = `${rest.count} smaller${name === '' ? '' : ` of ${cut(name)}`}`;
       this.nodes.push({ up: index, kind: 'rest', name: text, ...rest });
     }
@@ -158,12 +163,15 @@ class Builder {
     return steps;
   }
 
+  /** '' when the time for that is over. */
   #viaOf(before: number | undefined, id: number): string {
+    if (this.#reasonsMs > REASONS_MS) return '';
+    const started = performance.now();
     const { via, name }: StepReason =
       before === undefined ? this.#reasons.ofRoot(id) : this.#reasons.of(before, id);
-    return cut(
-      via === 'root' ? (name === '' ? 'a root' : `a root by label ${name}`) : `${via} ${name}`.trimEnd(),
-    );
+    this.#reasonsMs += performance.now() - started;
+    if (via === 'root') return cut(name === '' ? 'a root' : `a root by label ${name}`);
+    return cut(`${via} ${name}`.trimEnd());
   }
 
   #object(id: number): string {
@@ -204,10 +212,10 @@ class Rests {
   }
 
   /** The last is what is left. */
-  largest(): [name: string, rest: Rest][] {
+  largest(most: number): [name: string, rest: Rest][] {
     const named = [...this.#rests].filter(([name]) => name !== '').sort(([, a], [, b]) => b.bytes - a.bytes);
     const left: Rest = this.#rests.get('') ?? { count: 0, bytes: 0 };
-    for (const [, rest] of named.splice(RESTS_MAX)) sum(left, rest);
+    for (const [, rest] of named.splice(most)) sum(left, rest);
     return left.count === 0 ? named : [...named, ['', left]];
   }
 }
