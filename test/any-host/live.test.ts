@@ -177,6 +177,10 @@ describe('beside a running containerd', { skip }, () => {
       Object.values(lines).reduce((sum, n) => sum + n, 0),
       total,
     );
+    const { stdout } = ebbtide('export-graph');
+    const picture = JSON.parse(stdout) as { bytes: number; disk: { lines: object; total: number } };
+    assert.deepEqual([picture.bytes, picture.disk.total], [total - lines.elsewhere!, total]);
+    assert.deepEqual(picture.disk.lines, lines);
   });
 
   test('then what writes is refused, and no file is changed by anything', async (t) => {
@@ -200,6 +204,8 @@ describe('beside a running containerd', { skip }, () => {
       ['gc', '--dry-run', '--full'],
       ['verify', '--hash'],
       ['images', 'ls'],
+      ['export-graph', '--format', 'ncdu'],
+      ['view', '-o', join(exported, 'view.html')],
     ])
       assert.equal(ebbtide(...args).code, 0, args.join(' '));
     assert.equal(
