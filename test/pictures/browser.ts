@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { missingTools } from '../support/debian.js';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { tempDir } from '../support/temp.js';
 
 interface Message {
@@ -18,8 +18,8 @@ interface Message {
   error?: { message: string };
 }
 
-/** Why there is no browser here; undefined: there is one. */
-export const noBrowser = (): string | undefined => missingTools(['chromium']);
+/** How long a page is waited for; machines of tests are busy. */
+const WAIT_MS = 30_000;
 
 export class Browser {
   readonly #child: ChildProcess;
@@ -31,6 +31,12 @@ export class Browser {
   private constructor(child: ChildProcess) {
     this.#child = child;
     this.#to = child.stdio[3] as Writable;
+    // What waits for a browser that has gone fails.
+    child.on('exit', () => {
+      for (const answer of this.#waiting.values()) answer({ error: { message: 'the browser has ended' } });
+      this.#waiting.clear();
+    });
+    this.#to.on('error', () => undefined);
     let rest = '';
     (child.stdio[4] as Readable).setEncoding('utf8').on('data', (text: string) => {
       const messages = (rest + text).split('\0');
@@ -57,9 +63,12 @@ export class Browser {
   }
 
   async close(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const ended = once(this.#child, 'exit');
+    const kill = setTimeout(() => this.#child.kill('SIGKILL'), WAIT_MS);
     this.#to.write(`${JSON.stringify({ id: ++this.#last, method: 'Browser.close' })}\0`);
     await ended;
+    clearTimeout(kill);
   }
 
   listen(fn: (message: Message) => void): void {
@@ -67,6 +76,7 @@ export class Browser {
   }
 
   async send(method: string, params: object = {}, sessionId?: string): Promise<Record<string, unknown>> {
+    assert.ok(this.#child.exitCode === null, 'the browser has ended');
     const id = ++this.#last;
     const answer = new Promise<Message>((resolve) => this.#waiting.set(id, resolve));
     this.#to.write(`${JSON.stringify({ id, method, params, ...(sessionId && { sessionId }) })}\0`);
@@ -136,7 +146,8 @@ export class Page {
       this.#loaded = resolve;
     });
     await this.#send('Page.navigate', { url });
-    await loaded;
+    const late = sleep(WAIT_MS, 'late', { ref: false });
+    assert.notEqual(await Promise.race([loaded, late]), 'late', `${url} is not loaded`);
   }
 
   /** The value of an expression, or of its promise. */
@@ -148,11 +159,13 @@ export class Page {
     return (result as { value: T }).value;
   }
 
-  /** Until an expression is true. */
+  /** Until an expression is true; fails when it is not in time. */
   async until(expression: string): Promise<void> {
-    await this.value(
-      `new Promise((resolve) => { const look = () => (${expression}) ? resolve() : setTimeout(look, 50); look(); })`,
-    );
+    const deadline = performance.now() + WAIT_MS;
+    while (!(await this.value<boolean>(`Boolean(${expression})`))) {
+      assert.ok(performance.now() < deadline, `it is not so: ${expression}`);
+      await sleep(50);
+    }
   }
 
   async press(...keys: string[]): Promise<void> {

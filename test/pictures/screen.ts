@@ -6,6 +6,8 @@ import { quoted } from '../../src/cli/output/printable.js';
 const ROWS = 30;
 const COLUMNS = 110;
 const LOOK_MS = 20;
+/** Machines of tests are busy. */
+const WAIT_MS = 30_000;
 
 export class Screen {
   readonly #child;
@@ -28,10 +30,11 @@ export class Screen {
   /** Presses keys, and waits until the screen is as wanted; its text. */
   async press(keys: string, isWanted: (text: string) => boolean): Promise<string> {
     this.#child.stdin.write(keys);
-    for (;;) {
+    for (const deadline = performance.now() + WAIT_MS; ; ) {
       const text = this.#cells.map((row) => row.join('').trimEnd()).join('\n');
       if (isWanted(text)) return text;
-      if (this.#child.exitCode !== null) throw new Error(`the program has ended:\n${text}`);
+      if (this.#child.exitCode !== null || performance.now() > deadline)
+        throw new Error(`the program has ended, or does not show what is wanted:\n${text}`);
       await sleep(LOOK_MS);
     }
   }
