@@ -8,9 +8,9 @@ import { element } from './elements.js';
 import type { Selection } from './selection.js';
 import { ageOf, bytes, nameOf } from './texts.js';
 
-/** Heights of a bar in pixels; shares of the width below which a bar is not drawn, has no edge, and has no text. */
+/** Height of a bar in pixels; shares of the width below which a bar is hard to see, has no edge, and has no text. */
 const BAR_PX = 30;
-const DRAWN_LEAST = 0.0004;
+const SEEN_LEAST = 0.002;
 const EDGE_LEAST = 0.003;
 const TEXT_LEAST = 0.03;
 
@@ -73,7 +73,8 @@ export class Icicle {
   open(index: number): void {
     const bar = this.#bars[index];
     if (bar === undefined) return;
-    if (!this.#drawn.has(index)) this.#enlarge(bar.parent ?? bar);
+    const share = (bar.x1 - bar.x0) / (this.#top.x1 - this.#top.x0 || 1);
+    if (!this.#drawn.has(index) || share < SEEN_LEAST) this.#enlarge(bar);
     this.#go(bar);
   }
 
@@ -83,7 +84,6 @@ export class Icicle {
     const { x0, x1, depth } = this.#top;
     const width = x1 - x0 || 1;
     let lowest = 0;
-    const gaps: HTMLElement[] = [];
     for (const bar of this.#visible()) {
       const isAbove = bar.depth < depth;
       const share = isAbove ? 1 : (bar.x1 - bar.x0) / width;
@@ -93,44 +93,21 @@ export class Icicle {
       made.style.top = `${bar.depth * BAR_PX}px`;
       lowest = Math.max(lowest, bar.depth + 1);
       this.#drawn.set(bar.data.index, made);
-      if (!isAbove) gaps.push(...this.#narrow(bar, x0, width));
     }
     this.element.style.height = `${lowest * BAR_PX}px`;
-    this.element.append(...this.#drawn.values(), ...gaps);
+    this.element.append(...this.#drawn.values());
     if (!this.#drawn.has(this.#current.data.index)) this.#current = this.#top;
     this.#mark();
   }
 
-  /** What is above the enlarged bar, and what is below it and wide enough; each before what is below it. */
+  /** What is above the enlarged bar, and what is below it and has bytes; each before what is below it. */
   *#visible(): Generator<Bar> {
     yield* this.#top.ancestors().reverse().slice(0, -1);
-    const width = this.#top.x1 - this.#top.x0;
     const open = [this.#top];
     for (let bar = open.pop(); bar !== undefined; bar = open.pop()) {
       yield bar;
-      for (const child of [...(bar.children ?? [])].reverse())
-        if (child.x1 - child.x0 > width * DRAWN_LEAST) open.push(child);
+      for (const child of [...(bar.children ?? [])].reverse()) if (child.x1 > child.x0) open.push(child);
     }
-  }
-
-  /** In place of bars that are too narrow to be drawn: for the eye only, the tree has them when what they are in is enlarged. */
-  #narrow({ children = [], depth }: Bar, x0: number, width: number): HTMLElement[] {
-    const runs: Bar[][] = [];
-    let run: Bar[] = [];
-    for (const child of children) {
-      const isNarrow = child.x1 - child.x0 <= width * DRAWN_LEAST;
-      if (!isNarrow) run = [];
-      else if (run.push(child) === 1) runs.push(run);
-    }
-    return runs.map((bars) => {
-      const [from, to] = [bars[0]?.x0 ?? 0, bars.at(-1)?.x1 ?? 0];
-      const made = element('div', { class: 'bar of-rest', 'aria-hidden': 'true' });
-      made.title = `${bars.length} that are too narrow`;
-      made.style.left = `${((from - x0) / width) * 100}%`;
-      made.style.width = `${((to - from) / width) * 100}%`;
-      made.style.top = `${(depth + 1) * BAR_PX}px`;
-      return made;
-    });
   }
 
   #bar(bar: Bar, share: number): HTMLElement {
