@@ -131,7 +131,7 @@ class Builder {
       this.#group('shared by namespaces', this.#shared(this.#several)),
       this.#group(
         'garbage',
-        leafKinds.map((kind, n) => this.#place(this.#garbage + n, 'garbage', kind)),
+        leafKinds.map((kind, n) => this.#place(this.#garbage + n, 'garbage', kind)).filter(isNotEmpty),
         'garbage',
       ),
       this.#place(this.#orphans, 'orphans', 'orphans'),

@@ -10,15 +10,17 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import type { DB } from '../../src/db.js';
+import { blobKey } from '../../src/engine/schema/keys.js';
 import type { UsageReport } from '../../src/gc/report/retained.js';
 import { openDB } from '../../src/open.js';
-import type { PictureFormat } from '../../src/pictures/draw.js';
+import { drawPicture, type PictureFormat } from '../../src/pictures/draw.js';
 import type { PageData } from '../../src/pictures/view/page-data.js';
 import { withId, withLabel } from '../../src/stores/leases.js';
 import { loadSynth } from '../../src/synth/load.js';
 import { planFor } from '../../src/synth/shape.js';
 import { fillOperatorStore } from '../cli/operator-store.js';
 import { missingTools } from '../support/debian.js';
+import { world as gcWorld } from '../support/gc-world.js';
 import { tempDir } from '../support/temp.js';
 import { Browser, type Page } from './browser.js';
 
@@ -244,22 +246,47 @@ describe('files for other programs', { skip: missing }, () => {
 
   test("given the file for Chrome's developer tools, when their worker reads it, then it finds what du says each root retains", async () => {
     const snapshot = await drawn('heapsnapshot');
-    assert.ok(browser);
-    const page = await browser.open(WORKER);
-    const { totalSize, edges } = await page.value<{
-      totalSize: number;
-      edges: { name: string; node: { retainedSize: number } }[];
-    }>(`(${readInWorker})(${JSON.stringify(WORKER)}, ${JSON.stringify(snapshot)})`);
+    const { totalSize, edges } = await readBy(snapshot);
     assert.equal(totalSize, usage.disk!.total);
     const retained = new Map(edges.map(({ name, node }) => [name, node.retainedSize]));
     for (const { kind, namespace, name, retained: bytes } of usage.rows)
       assert.equal(retained.get(`${kind} ${name} in ${namespace}`), bytes, name);
     assert.equal(retained.get('garbage'), usage.disk!.lines.garbage);
   });
+
+  test("given a blob of more bytes than a node may have there, when Chrome's worker reads it, then it has all of them", async (t) => {
+    const w = await gcWorld(t);
+    const size = 11 * 2 ** 30 + 5;
+    const name = await w.blob('large');
+    await w.put(blobKey('ns1', name), { createdat: 1n, updatedat: 1n, size, labels: {} });
+    await w.image('a', 'large');
+    let snapshot = '';
+    for await (const piece of drawPicture(w, (run) => run(), {}, { format: 'heapsnapshot' }))
+      snapshot += piece;
+    const { totalSize, edges } = await readBy(snapshot);
+    assert.equal(totalSize, size);
+    assert.deepEqual(
+      edges.map(({ name: edge, node }) => [edge, node.retainedSize]),
+      [['image a in ns1', size]],
+    );
+  });
 });
 
 const WORKER =
   'devtools://devtools/bundled/entrypoints/heap_snapshot_worker/heap_snapshot_worker-entrypoint.js';
+
+interface Read {
+  totalSize: number;
+  /** Of the root of the snapshot. */
+  edges: { name: string; node: { retainedSize: number } }[];
+}
+
+/** What the worker says of a snapshot. */
+async function readBy(snapshot: string): Promise<Read> {
+  assert.ok(browser);
+  const page = await browser.open(WORKER);
+  return page.value<Read>(`(${readInWorker})(${JSON.stringify(WORKER)}, ${JSON.stringify(snapshot)})`);
+}
 
 /** Speaks to the worker as the Memory panel does. Runs in a page of the developer tools. */
 const readInWorker = `async (url, snapshot) => {
