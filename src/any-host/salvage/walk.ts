@@ -5,6 +5,7 @@ import {
   CONTENT_PARTS,
   changedAt,
   createdAt,
+  isOther,
   isStructure,
   kindIn,
   kindOf,
@@ -206,7 +207,8 @@ class Walk {
       const tree = readTree(this.#scan, value, pages);
       const kind = kindIn(path);
       if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
-        const reason = tree === undefined ? 'not readable' : 'other';
+        const isAnothers = kind !== undefined && isOther(this.#scan, value);
+        const reason = tree === undefined && !isAnothers ? 'not readable' : 'other';
         this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
         return reason === 'other' ? reason : undefined;
       }
