@@ -207,10 +207,10 @@ class Walk {
       const tree = readTree(this.#scan, value, pages);
       const kind = kindIn(path);
       if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
-        const isAnothers = kind !== undefined && isOther(this.#scan, value);
-        const reason = tree === undefined && !isAnothers ? 'not readable' : 'other';
+        const reason = tree === undefined ? 'not readable' : 'other';
         this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
-        return reason === 'other' ? reason : undefined;
+        const isAnothers = kind !== undefined && isOther(this.#scan, value);
+        return reason === 'other' || isAnothers ? 'other' : undefined;
       }
       [created, time] = [createdAt(tree), changedAt(tree)];
     }
