@@ -38,6 +38,7 @@ const grpcPlugins = [
   'images',
   'leases',
   'namespaces',
+  'sandboxes',
   'snapshots',
   'tasks',
   'version',
@@ -90,6 +91,7 @@ function pluginsOf({ db, root }: ServiceHost): Plugin[] {
     plugin('metadata', 'bolt', { exports: { policy: db.host.policy, root: layout.database(root) } }),
     plugin('differ', 'walking', { platforms: [here] }),
     plugin('gc', 'scheduler'),
+    plugin('sandbox.store', 'local'),
     ...grpcPlugins.map((id) => plugin('grpc', id)),
   ];
 }
