@@ -39,7 +39,8 @@ export async function runTranscript(
   registry: string,
   release: Release = '1',
 ): Promise<StepResult[]> {
-  await using server = await Server.start(side, { dir: join(dir, side), release });
+  const args = side === 'ebbtide' && release !== '1' ? ['--transfer'] : [];
+  await using server = await Server.start(side, { dir: join(dir, side), release, args });
   const env = environmentOf(release);
   // From 2 on ctr asks the server to do what it once did itself, unless told otherwise.
   const local = release === '1' ? '' : '--local';

@@ -44,6 +44,13 @@ const grpcPlugins = [
   'version',
 ] as const;
 
+const transferPlugins = [
+  ['streaming', 'manager'],
+  ['transfer', 'local'],
+  ['grpc', 'streaming'],
+  ['grpc', 'transfer'],
+] as const;
+
 export function introspectionService(host: ServiceHost): Service {
   const plugins = pluginsOf(host);
   return {
@@ -67,7 +74,7 @@ export function introspectionService(host: ServiceHost): Service {
   };
 }
 
-function pluginsOf({ db, root }: ServiceHost): Plugin[] {
+function pluginsOf({ db, root, transfer }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
   // As in containerd: the levels of amd64 affect matching, but do not name the host.
   const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
@@ -93,6 +100,7 @@ function pluginsOf({ db, root }: ServiceHost): Plugin[] {
     plugin('gc', 'scheduler'),
     plugin('sandbox.store', 'local'),
     ...grpcPlugins.map((id) => plugin('grpc', id)),
+    ...(transfer ? transferPlugins.map(([type, id]) => plugin(type, id)) : []),
   ];
 }
 
