@@ -39,7 +39,7 @@ export const deliberate: Readonly<Record<Release, ReadonlyMap<string, string>>> 
     ...besidesBoth,
     [
       'unknown method /containerd.services.transfer.v1.Transfer/Transfer',
-      'there is no Transfer service here',
+      'there is no Transfer service here without --transfer',
     ],
     ['container create: no spec', 'containerd 2 does not notice that the spec is absent, which it requires'],
   ]),
