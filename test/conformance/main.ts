@@ -8,7 +8,7 @@
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
  * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
  * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2),
- * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr and calls run
+ * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls and proxy run
  * beside containerd 1 and beside containerd 2 (releases.ts), unless `--containerd` picks one; the others beside 1. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
@@ -46,7 +46,7 @@ import { asMeant, compareTranscripts, runTranscript, staleDifferences } from './
 const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse', 'kit'] as const;
 type Part = (typeof parts)[number];
 /** What containerd 2 judges as well. */
-const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls']);
+const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'proxy']);
 
 interface Options {
   dir: string;
@@ -115,10 +115,10 @@ async function judgeCalls({ dir, ours, release }: Options): Promise<Verdict> {
 /** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
 
-async function judgeProxy({ dir, ours }: Options): Promise<Verdict> {
+async function judgeProxy({ dir, ours, release }: Options): Promise<Verdict> {
   const images = makeImages();
-  const builtIn = await runBuiltIn(join(dir, 'proxy-theirs'), images);
-  const proxied = await runProxied(ours, join(dir, 'proxy-ours'), images);
+  const builtIn = await runBuiltIn(join(dir, 'proxy-theirs'), images, release);
+  const proxied = await runProxied(ours, join(dir, 'proxy-ours'), images, release);
   const steps = compareTranscripts(builtIn.steps, proxied.steps);
   const freed = proxied.leftBytes < proxied.fullBytes * LEFT_MAX;
   const ok = freed && asMeant(steps);

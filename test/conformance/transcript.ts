@@ -41,12 +41,9 @@ export async function runTranscript(
 ): Promise<StepResult[]> {
   const args = side === 'ebbtide' && release !== '1' ? ['--transfer'] : [];
   await using server = await Server.start(side, { dir: join(dir, side), release, args });
-  const env = environmentOf(release);
-  // From 2 on ctr asks the server to do what it once did itself, unless told otherwise.
-  const local = release === '1' ? '' : '--local';
-  const session = new Session(server, images, { PATH: env.PATH, REGISTRY: registry, LOCAL: local });
+  const session = new Session(server, images, { ...toolsOf(release), REGISTRY: registry });
   const events = spawn('ctr', ['--address', server.address, 'events'], {
-    env,
+    env: environmentOf(release),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const heard = collect(events);
@@ -68,6 +65,12 @@ export async function runTranscript(
     session.close();
   }
 }
+
+/** Variables by which a session runs the ctr of a release. From 2 on it asks the server for what it once did itself, unless told. */
+export const toolsOf = (release: Release): NodeJS.ProcessEnv => ({
+  PATH: environmentOf(release).PATH,
+  LOCAL: release === '1' ? '' : '--local',
+});
 
 /** A working directory and an environment in which steps are run against one server, one after the other. */
 export class Session {

@@ -61,8 +61,10 @@ function unpack(group: Group, base: string, dir: string): void {
   const debs = join(draft, 'debs');
   try {
     mkdirSync(debs, { recursive: true });
-    if (!apt('apt-get', ['update', '-q'], draft).ok) {
-      throw new Error(`${what} of Debian ${suite} missing: ${mirror} was not reached`);
+    const updated = apt('apt-get', ['update', '-q'], draft);
+    if (!updated.ok) {
+      const why = /not signed/.test(updated.words) ? updated.words : `${mirror} was not reached`;
+      throw new Error(`${what} of Debian ${suite} missing: ${why}`);
     }
     const names = withDependencies(group, apt, draft);
     const got = apt('apt-get', ['download', '-q', ...names], debs);
@@ -78,7 +80,8 @@ function unpack(group: Group, base: string, dir: string): void {
     }
     rmSync(debs, { recursive: true });
     writeFileSync(join(draft, 'versions.json'), `${JSON.stringify(versions, null, 1)}\n`);
-    renameSync(draft, dir);
+    // Another run may have been faster.
+    if (!existsSync(dir)) renameSync(draft, dir);
   } finally {
     rmSync(draft, { recursive: true, force: true });
   }
@@ -142,11 +145,18 @@ function run(
   return { status, stdout: stdout ?? '', stderr: error?.message ?? stderr ?? '' };
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [name = ''] = process.argv.slice(2);
-  if (Object.hasOwn(groups, name)) process.stdout.write(`${newerDebian(name as NewerGroup).dir}\n`);
-  else {
+function main([name = '']: readonly string[]): number {
+  if (!Object.hasOwn(groups, name)) {
     process.stderr.write(`no group is called ${name}: ${Object.keys(groups).join(', ')}\n`);
-    process.exitCode = 2;
+    return 2;
+  }
+  try {
+    process.stdout.write(`${newerDebian(name as NewerGroup).dir}\n`);
+    return 0;
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n`);
+    return 1;
   }
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = main(process.argv.slice(2));
