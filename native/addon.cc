@@ -16,7 +16,7 @@
 #include <span>
 
 #include "core.h"
-#include "path.h"
+#include "graph/path.h"
 
 namespace ebbtide {
 namespace {

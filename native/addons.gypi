@@ -5,6 +5,7 @@
     'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED', 'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS', '__libc_single_threaded=ebbtide_single_threaded'],
     'cflags_cc!': ['-fno-exceptions', '-std=gnu++17', '-std=gnu++20'],
     'cflags!': ['-O2'],
+    'include_dirs': ['<(native).'],
     'cflags_cc': [
       '-std=c++20', '-fexceptions', '-O3', '-Wall', '-Wextra', '-fvisibility=hidden',
       '-isystem', '<!(node -p "path.dirname(require.resolve(\'node-addon-api\'))")'
@@ -15,12 +16,15 @@
     {
       'target_name': 'ebbtide_core',
       'sources': [
-        '<(native)addon.cc', '<(native)checkpoint_marks.cc', '<(native)checkpoint_read.cc', '<(native)checkpoint_write.cc', '<(native)core.cc', '<(native)core_garbage.cc',
-        'crc32c.cc', '<(native)edges.cc', '<(native)graph.cc', '<(native)invariants.cc', '<(native)live.cc', '<(native)live_adopt.cc', '<(native)live_check.cc', '<(native)mark.cc', '<(native)order.cc', '<(native)older_hosts.cc', '<(native)path.cc',
-        '<(native)graph_snapshot.cc', '<(native)ranks.cc', '<(native)retained.cc'
+        '<(native)addon.cc', '<(native)core.cc', '<(native)core_garbage.cc',
+        '<(native)base/crc32c.cc',
+        '<(native)checkpoint/checkpoint_marks.cc', '<(native)checkpoint/checkpoint_read.cc', '<(native)checkpoint/checkpoint_write.cc',
+        '<(native)graph/edges.cc', '<(native)graph/graph.cc', '<(native)graph/graph_snapshot.cc', '<(native)graph/invariants.cc', '<(native)graph/order.cc', '<(native)graph/path.cc', '<(native)graph/ranks.cc', '<(native)graph/retained.cc',
+        '<(native)host/older_hosts.cc',
+        '<(native)mark/live.cc', '<(native)mark/live_adopt.cc', '<(native)mark/live_check.cc', '<(native)mark/mark.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)file_steps.cc', '<(native)files.cc', '<(native)look_at.cc', '<(native)lmdb_guard.cc', '<(native)older_hosts.cc', '<(native)sys.cc'] },
-    { 'target_name': 'ebbtide_zstd', 'sources': ['<(native)older_hosts.cc', '<(native)zstd.cc'], 'libraries': ['-ldl'] }
+    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)host/file_steps.cc', '<(native)host/files.cc', '<(native)host/look_at.cc', '<(native)host/lmdb_guard.cc', '<(native)host/older_hosts.cc', '<(native)host/sys.cc'] },
+    { 'target_name': 'ebbtide_zstd', 'sources': ['<(native)host/older_hosts.cc', '<(native)host/zstd.cc'], 'libraries': ['-ldl'] }
   ]
 }

@@ -19,14 +19,14 @@
 #include <span>
 #include <vector>
 
-#include "checkpoint.h"
-#include "graph.h"
-#include "live.h"
-#include "live_check.h"
-#include "lock.h"
-#include "mark.h"
-#include "graph_snapshot.h"
-#include "retained.h"
+#include "checkpoint/checkpoint.h"
+#include "graph/graph.h"
+#include "mark/live.h"
+#include "mark/live_check.h"
+#include "base/lock.h"
+#include "mark/mark.h"
+#include "graph/graph_snapshot.h"
+#include "graph/retained.h"
 
 namespace ebbtide {
 

@@ -3,20 +3,12 @@ import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const native = dirname(fileURLToPath(import.meta.url));
-/** What needs Node, or belongs to the other addons. */
-const others = new Set([
-  'addon.cc',
-  'file_steps.cc',
-  'files.cc',
-  'lmdb_guard.cc',
-  'look_at.cc',
-  'older_hosts.cc',
-  'sys.cc',
-  'zstd.cc',
-]);
+/** What sources include is found from here. */
+export const native = dirname(fileURLToPath(import.meta.url));
+/** Of the graph core; host/ belongs to the other addons. */
+const folders = ['.', 'base', 'checkpoint', 'graph', 'mark'];
 
-export const core = readdirSync(native)
-  .filter((name) => name.endsWith('.cc') && !others.has(name))
-  .sort()
-  .map((name) => join(native, name));
+export const core = folders
+  .flatMap((folder) => readdirSync(join(native, folder)).map((name) => join(native, folder, name)))
+  .filter((file) => file.endsWith('.cc') && file !== join(native, 'addon.cc'))
+  .sort();

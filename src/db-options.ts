@@ -4,7 +4,7 @@ import type { ContentBackend, SnapshotterBackend } from './backends/contract.js'
 import type { Log } from './db-host.js';
 import type { LeaseBackendName } from './defaults.js';
 import type { Durability } from './engine/contract.js';
-import type { EtcdConfig } from './engine/etcd/options.js';
+import type { EtcdConfig } from './engine/etcd/client/options.js';
 import { invalidArgument } from './errors.js';
 import { checkGrace } from './gc/schedule/expiry-clock.js';
 import type { ContentPolicy, EventsPublisher } from './stores/host.js';

@@ -35,7 +35,7 @@ export type { CheckOptions } from './check/check.js';
 export { type CheckReport, type Finding, type FindingKind, findingKinds, type Severity } from './check/findings.js';
 export type { CheckPhase } from './check/under-way.js';
 export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
-export type { EtcdConfig, EtcdTls } from './engine/etcd/options.js';
+export type { EtcdConfig, EtcdTls } from './engine/etcd/client/options.js';
 
 // ---- Call contexts and errors
 

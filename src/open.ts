@@ -24,8 +24,8 @@ import {
 } from './db-options.js';
 import { checkLeaseBackend, LeaseBackend } from './defaults.js';
 import type { Engine, EngineOptions } from './engine/contract.js';
+import type { EtcdConfig } from './engine/etcd/client/options.js';
 import { openEtcdEngine } from './engine/etcd/open.js';
-import type { EtcdConfig } from './engine/etcd/options.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
 import { openMemoryEngine } from './engine/memory/engine.js';
 import { type EbbtideError, failedPrecondition, invalidArgument } from './errors.js';

@@ -4,7 +4,7 @@
  * main.ts say what to do: `collect` and `idle`, each ends with one message.
  */
 
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { openDB } from '../../src/open.js';
 import { fillEmbedded } from './fill.js';
 import { openBenchHost } from './host.js';

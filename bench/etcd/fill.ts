@@ -5,9 +5,9 @@
 import { createHash } from 'node:crypto';
 import type { DB } from '../../src/db.js';
 import type { Key, Value } from '../../src/engine/contract.js';
-import type { EtcdClient, Op } from '../../src/engine/etcd/client.js';
-import { Layout } from '../../src/engine/etcd/layout.js';
-import { valueToText } from '../../src/engine/etcd/values.js';
+import type { EtcdClient, Op } from '../../src/engine/etcd/client/client.js';
+import { Layout } from '../../src/engine/etcd/format/layout.js';
+import { valueToText } from '../../src/engine/etcd/format/values.js';
 import { blobKey, imageKey, metaKey, namespaceKey } from '../../src/engine/schema/keys.js';
 
 const NS = 'bench';

@@ -1,6 +1,6 @@
 /** Hosts of the benchmark, and what each figure needs of them. Called by main.ts and collector.ts. */
 import type { DB } from '../../src/db.js';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { openDB } from '../../src/open.js';
 
 export const ctx = { namespace: 'bench' };

@@ -10,7 +10,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { core } from '../sources.mjs';
+import { core, native } from '../sources.mjs';
 
 /** Debian's packages that a build takes. */
 const packages = ['clang-14', 'lld-14', 'wasi-libc', 'libc++-14-dev-wasm32', 'libclang-rt-14-dev-wasm32'];
@@ -34,7 +34,7 @@ const flags = [
 /** Returns what went wrong. */
 function build(out) {
   const sources = [...core, join(here, 'carrier.cc'), join(here, 'runtime.cc')];
-  const { error, status, stderr } = spawnSync('clang++-14', [...flags, ...sources, '-o', out], {
+  const { error, status, stderr } = spawnSync('clang++-14', [...flags, '-I', native, ...sources, '-o', out], {
     encoding: 'utf8',
   });
   if (error?.code === 'ENOENT') return `clang++-14 was not found: apt-get install ${packages.join(' ')}`;

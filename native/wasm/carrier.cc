@@ -11,8 +11,8 @@
 #include <memory>
 #include <span>
 
-#include "../core.h"
-#include "../path.h"
+#include "core.h"
+#include "graph/path.h"
 
 #define EXPORT(name) extern "C" __attribute__((export_name(#name)))
 

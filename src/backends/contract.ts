@@ -232,6 +232,12 @@ export interface SnapshotterBackend {
    * a removal of the key wait, and a removal aborts the signal. NotFound; FailedPrecondition: not active.
    */
   write?<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T>;
+  /**
+   * Optional: makes the directory of a committed snapshot again. `fill` gets the mounts of a new one, with what the parents have where
+   * they are copied; it takes the place of the old one when `fill` resolves. NotFound; FailedPrecondition: not committed, or
+   * mounted by a process.
+   */
+  rebuild?(key: string, fill: (mounts: Mount[]) => Promise<void>): Promise<void>;
   /** Optional: reclaims the disk space of removed snapshots; returns what was freed, if known. */
   cleanup?(): Promise<RemovalReport | undefined>;
   /** Optional: compares its snapshots with its directories. */

@@ -1,6 +1,6 @@
 /**
  * Steps on files that follow one another, in one change of threads: an ingest and the commit of a small blob take a dozen of
- * them each. Where the addon (native/file_steps.cc) does not load, they are made one by one. Called by content/.
+ * them each. Where the addon (native/host/file_steps.cc) does not load, they are made one by one. Called by content/.
  *
  * The first step that fails ends the list, unless it is optional. Nothing is undone.
  */
@@ -10,7 +10,7 @@ import { isAbsent } from '../system/system-errors.js';
 import { syncDirectory } from './files.js';
 import { errorOf, fileSteps, fileStepsSupported } from './sys.js';
 
-/** Their order is that of native/file_steps.cc. */
+/** Their order is that of native/host/file_steps.cc. */
 const kinds = [
   'makeDirectory',
   'write',
@@ -127,7 +127,7 @@ async function make({
 /** Bytes of a step's head. */
 const HEAD_BYTES = 32;
 
-/** As native/file_steps.cc reads it. */
+/** As native/host/file_steps.cc reads it. */
 function packed(steps: readonly FileStep[]): Buffer {
   return Buffer.concat(
     steps.flatMap(({ kind, path, to, text, isOptional, handle, mode = 0, time = 0n }) => {

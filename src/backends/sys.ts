@@ -4,7 +4,7 @@
  * those that return a promise. A link at the last component of a path is never followed; a path given as
  * bytes is used as it is, for names that are not UTF-8.
  *
- * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and
+ * Where the addon (native/host/sys.cc) does not load, mounts and devices are made by the system's own tools and
  * there are no extended attributes (`xattrSupported` is false and the calls fail with ENOTSUP).
  *
  * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
@@ -20,7 +20,7 @@ export { MountFlag, parseMountOptions } from './mount-options.js';
 
 export type SysPath = string | Uint8Array;
 
-/** What native/sys.cc exports. A number is an errno, 0 for success. */
+/** What native/host/sys.cc exports. A number is an errno, 0 for success. */
 interface Addon {
   mount(
     source: SysPath,
@@ -40,9 +40,9 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
-  /** native/file_steps.cc. */
+  /** native/host/file_steps.cc. */
   fileSteps(list: Uint8Array): Promise<Uint32Array> | number;
-  /** native/look_at.cc. */
+  /** native/host/look_at.cc. */
   lookAt(
     root: number,
     directory: SysPath,
@@ -245,7 +245,7 @@ export function mountOf(fd: number): string {
 export const makeFilesSupported: boolean = addon !== undefined;
 
 /**
- * Creates the files of a packed list (format in native/files.cc) below an open directory; returns the outcome
+ * Creates the files of a packed list (format in native/host/files.cc) below an open directory; returns the outcome
  * of each.
  */
 export async function makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> {
@@ -268,7 +268,7 @@ export async function fileSteps(list: Uint8Array): Promise<Uint32Array> {
 export const lookAtSupported: boolean = addon?.lookAt !== undefined;
 
 /**
- * What stands under names (each with a NUL at its end) in a directory below an open one, as native/look_at.cc packs it.
+ * What stands under names (each with a NUL at its end) in a directory below an open one, as native/host/look_at.cc packs it.
  * Contents of files of at most `contentMax` bytes come along, `budget` bytes of contents and attributes in all.
  */
 export async function lookAt(

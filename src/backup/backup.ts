@@ -28,7 +28,7 @@ import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.
 import { snapshotDirectory } from '../backends/snapshotters/snapshot-driver.js';
 import { DirectorySnapshotter, type FrozenSnapshots } from '../backends/snapshotters/snapshotter.js';
 import type { Engine, TreeCopy } from '../engine/contract.js';
-import { dataPath } from '../engine/lmdb/files.js';
+import { dataPath } from '../engine/lmdb/disk/files.js';
 import { components, key } from '../engine/schema/keys.js';
 import {
   alreadyExists,

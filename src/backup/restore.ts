@@ -21,7 +21,7 @@ import { Metastore } from '../backends/snapshotters/metastore.js';
 import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.js';
 import { snapshotDirectory } from '../backends/snapshotters/snapshot-driver.js';
 import type { TreeCopy } from '../engine/contract.js';
-import { dataPath } from '../engine/lmdb/files.js';
+import { dataPath } from '../engine/lmdb/disk/files.js';
 import { openTreeCopy } from '../engine/lmdb/tree-copy.js';
 import { alreadyExists, failedPrecondition, throwIfAborted } from '../errors.js';
 import { parseDigest } from '../model/digest.js';

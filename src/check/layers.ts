@@ -3,12 +3,13 @@
  * they were unpacked from. Called by check.ts, on request: it reads all layers.
  */
 import { join } from 'node:path';
+import { applyLayer } from '../backends/archive/apply.js';
 import { compareLayer, type Difference } from '../backends/archive/compare.js';
 import type { SnapshotterBackend } from '../backends/contract.js';
 import { eachLimit } from '../backends/files.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { components, key, namespaceOf, snapshotKey } from '../engine/schema/keys.js';
-import { EbbtideError, isKind, isNotFound, throwIfAborted } from '../errors.js';
+import { EbbtideError, failedPrecondition, isKind, isNotFound, throwIfAborted } from '../errors.js';
 import {
   MAX_DOCUMENT_BYTES,
   parseConfig,
@@ -49,15 +50,62 @@ export interface UnpackedLayer extends Layer {
 export type LayerHost = Pick<CheckHost, 'engine' | 'content' | 'backends'>;
 
 export async function checkLayers(check: Check): Promise<void> {
-  const { findings } = check;
-  const { checked } = findings.report;
-  await eachLimit(await unpackedLayers(check.host, check.signal), LAYERS, async (layer) => {
+  const { checked } = check.findings.report;
+  // Repairs go from the lowest layer up: the native snapshotter copies what is below.
+  const atOnce = check.repair ? 1 : LAYERS;
+  await eachLimit(await unpackedLayers(check.host, check.signal), atOnce, async (layer) => {
     throwIfAborted(check.signal);
     const item = `layer ${layer.directory} ${layer.diffId} ${layer.digest}`;
     if (check.sound.has(item)) checked.earlier++;
-    else if (await compare(check, layer)) check.sound.add(item);
+    else {
+      const differences = await compare(check, layer);
+      if (differences?.length === 0) check.sound.add(item);
+      else if (differences !== undefined) await report(check, layer, differences);
+    }
     check.progress('layers', ++checked.layers);
   });
+}
+
+async function report(check: Check, layer: UnpackedLayer, differences: readonly Difference[]): Promise<void> {
+  const { namespace, snapshotter, chainId, directory } = layer;
+  const outcome = check.repair ? await unpackAgain(check, layer) : { remedy: UNPACK_AGAIN };
+  for (const { what, path, ...rest } of differences)
+    await check.findings.add({
+      object: chainId,
+      namespace,
+      snapshotter,
+      kind: kinds[what],
+      path: join(directory, path),
+      ...rest,
+      ...outcome,
+    });
+}
+
+/** What was done, and what is left to do. */
+async function unpackAgain(
+  { host, signal }: Check,
+  { snapshotter, name, digest, diffId }: UnpackedLayer,
+): Promise<{ repaired?: string; remedy: string }> {
+  const backend = host.backends.get(snapshotter);
+  if (backend?.rebuild === undefined)
+    return { remedy: 'remove the snapshot and those on it, and unpack the image again' };
+  try {
+    await backend.rebuild(name, async (mounts) => {
+      await using reader = await host.content.readerAt(digest);
+      const { digest: found, skipped } = await applyLayer(mounts, reader.stream(), {
+        ...(signal && { signal }),
+      });
+      if (found !== diffId) throw failedPrecondition(`the archive ${digest} is another layer`);
+      const left = skipped.owners + skipped.devices + skipped.xattrs;
+      if (left > 0) throw failedPrecondition(`${left} entries need root to be made as they were`);
+    });
+    return { repaired: 'unpacked again', remedy: 'nothing is left to do' };
+  } catch (error) {
+    throwIfAborted(signal);
+    return {
+      remedy: `it could not be unpacked again: ${error instanceof Error ? error.message : String(error)}`,
+    };
+  }
 }
 
 /** Of all images; each directory and archive once, whatever namespaces have it. */
@@ -107,11 +155,10 @@ const kinds: Readonly<Record<Difference['what'], FindingKind>> = {
   mode: 'file-mode',
 };
 
-const UNPACK_AGAIN =
-  "of another program's root: `ebbtide heal`; else remove the snapshot and those on it, and unpack the image again";
+const UNPACK_AGAIN = '`ebbtide heal` unpacks the layer again';
 
-/** Whether the layer was found sound. */
-async function compare(check: Check, layer: UnpackedLayer): Promise<boolean> {
+/** undefined: there is nothing to compare with. */
+async function compare(check: Check, layer: UnpackedLayer): Promise<Difference[] | undefined> {
   const { host, findings, signal } = check;
   const { namespace, snapshotter, chainId, diffId, digest, directory } = layer;
   const about = { object: chainId, namespace, snapshotter };
@@ -133,21 +180,12 @@ async function compare(check: Check, layer: UnpackedLayer): Promise<boolean> {
         found,
         remedy,
       });
-      return false;
+      return undefined;
     }
-    differences.sort((a, b) => (a.path < b.path ? -1 : 1));
-    for (const { what, path, ...rest } of differences.slice(0, DIFFERENCES_MAX))
-      await findings.add({
-        ...about,
-        kind: kinds[what],
-        path: join(directory, path),
-        ...rest,
-        remedy: UNPACK_AGAIN,
-      });
-    return differences.length === 0;
+    return differences.sort((a, b) => (a.path < b.path ? -1 : 1)).slice(0, DIFFERENCES_MAX);
   } catch (error) {
     // Without its archive there is nothing to compare; what is not the blob, other parts of the check say.
-    if (isNotFound(error)) return false;
+    if (isNotFound(error)) return undefined;
     throwIfAborted(signal);
     if (!(error instanceof EbbtideError) || !['InvalidArgument', 'Unknown'].includes(error.kind)) throw error;
     const remedy = 'import or fetch the image again';
@@ -159,7 +197,7 @@ async function compare(check: Check, layer: UnpackedLayer): Promise<boolean> {
       found: error.message,
       remedy,
     });
-    return false;
+    return undefined;
   }
 }
 

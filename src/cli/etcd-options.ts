@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { EtcdConfig } from '../engine/etcd/options.js';
+import type { EtcdConfig } from '../engine/etcd/client/options.js';
 import { fsError } from '../system/system-errors.js';
 
 export interface EtcdOptions {

@@ -78,7 +78,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   ],
   history: ['ebbtide history', 'ebbtide history --names --limit 1'],
   verify: ['ebbtide verify', 'ebbtide verify --hash --containerd-root /var/lib/containerd'],
-  heal: ['ebbtide heal --containerd-root /var/lib/containerd -o /var/lib/containerd.healed'],
+  heal: ['ebbtide heal', 'ebbtide heal --containerd-root /var/lib/containerd -o /var/lib/containerd.healed'],
   salvage: ['ebbtide salvage --containerd-root /var/lib/containerd -o /root/meta.db'],
   orphans: [
     'ebbtide orphans --containerd-root /var/lib/containerd',

@@ -54,14 +54,14 @@ export interface MarkResult {
   marking: Marking;
 }
 
-/** What tests leave out of live marks, and must find. In the order of native/live.h. */
+/** What tests leave out of live marks, and must find. In the order of native/mark/live.h. */
 export const liveFaults = ['no-revive', 'no-cascade', 'no-trial', 'edge-twice', 'no-root-weight'] as const;
 export type LiveFault = (typeof liveFaults)[number];
 
 export interface MarkOptions {
   signal?: AbortSignal;
   /**
-   * The run relies on live marks, which every op updates (native/live.h), instead of its own: it takes what
+   * The run relies on live marks, which every op updates (native/mark/live.h), instead of its own: it takes what
    * has changed since the last such run, and the first one counts everything. Then marks also go, some time after what kept
    * the node, and what ops have changed is to be caught up with (`catchUp`). A fault is for tests.
    */

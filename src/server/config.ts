@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type SnapshotterName, snapshotterNames } from '../db-options.js';
-import type { EtcdConfig } from '../engine/etcd/options.js';
+import type { EtcdConfig } from '../engine/etcd/client/options.js';
 import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/schedule/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/schedule/scheduler-params.js';

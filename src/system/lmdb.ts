@@ -2,7 +2,7 @@
  * LMDB as this package uses it: opened by the engine and by the metastore of snapshots. For both, a failing
  * disk must neither end the process nor write to its terminal. On its own the `lmdb` package prints a line
  * for each page that cannot be written, prints the error of a batch with its stack, and corrupts its memory
- * (native/lmdb_guard.h); it still does so where our addon is missing.
+ * (native/host/lmdb_guard.h); it still does so where our addon is missing.
  */
 import { getSystemErrorName } from 'node:util';
 import {

@@ -1,9 +1,20 @@
 /** What is in committed snapshots against the archives of their layers: every change of an entry is found, and nothing else is. */
 import assert from 'node:assert/strict';
-import { chmodSync, rmSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isRoot } from '../../src/backends/archive/metadata.js';
+import { canMount, withMounts } from '../../src/backends/mounts.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import { layout, openDB } from '../../src/open.js';
@@ -94,5 +105,71 @@ for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
     chmodSync(archive, 0o644);
     writeFileSync(archive, 'x'.repeat(archives[1]!.size));
     assert.ok((await check()).findings.some(({ kind }) => kind === 'layer-archive'));
+  });
+}
+
+for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
+  test(`given damaged layers of ${snapshotter}, when a check repairs, then they are unpacked again, but for one that is mounted`, async (t) => {
+    const dir = await tempDir(t);
+    const blobs = new Blobs();
+    const { manifest, layers: archives } = await blobs.image(layers);
+    const source = await writeFiles(join(dir, 'layout'), blobs.layout([named(manifest, 'one')]));
+    const root = join(dir, 'root');
+    const snapshots = join(layout.snapshotter(root, snapshotter), 'snapshots');
+    const inside = (number: number, name: string): string =>
+      join(snapshots, `${number}`, snapshotter === 'native' ? '' : 'fs', name);
+    await using db = await openDB({ root });
+    const [image] = await importImage(db, ctx, source);
+    const { chainId } = await unpackImage(db, ctx, image!, snapshotter, {
+      platform: { os: 'linux', architecture: 'amd64' },
+    });
+    const before = readdirSync(snapshots).sort();
+    const damage = (): void => {
+      truncateSync(inside(1, 'etc/base'), 0);
+      rmSync(inside(1, 'bin'), { recursive: true });
+      truncateSync(inside(2, 'etc/base'), 3);
+    };
+    const repair = () => db.check({}, { layers: true, repair: true, graph: false });
+    damage();
+    const healed = await repair();
+    assert.deepEqual(
+      [healed.damaged, healed.repaired, healed.findings.map(({ repaired }) => repaired)],
+      [healed.damaged, healed.damaged, Array(healed.damaged).fill('unpacked again')],
+    );
+    assert.ok(healed.damaged >= 3);
+    assert.deepEqual((await repair()).findings, []);
+    assert.equal(readFileSync(inside(2, 'etc/base'), 'utf8'), 'changed');
+    assert.equal(statSync(inside(1, 'bin/tool')).mode & 0o7777, 0o4755);
+    assert.deepEqual(readdirSync(snapshots).sort(), before);
+
+    // Without its archive a layer stays as it is.
+    damage();
+    const archive = join(layout.content(root), 'blobs', archives[0]!.digest.replace(':', '/'));
+    chmodSync(archive, 0o644);
+    const bytes = readFileSync(archive);
+    writeFileSync(archive, 'x'.repeat(bytes.length));
+    const half = await repair();
+    assert.ok(
+      half.findings.some(({ path, repaired }) => path === inside(2, 'etc/base') && repaired !== undefined),
+    );
+    assert.equal(statSync(inside(1, 'etc/base')).size, 0);
+    writeFileSync(archive, bytes);
+
+    if (!(await canMount()).ok) return t.diagnostic('mounts: not tried without root');
+    const mounts = await db.snapshotter(snapshotter)!.view(ctx, 'look', chainId);
+    await withMounts(mounts, async (mounted) => {
+      const { findings } = await repair();
+      const lowest = findings.filter(({ path }) => path?.startsWith(inside(1, '')));
+      // A view of the native snapshotter has copies.
+      const stays = snapshotter === 'overlayfs';
+      assert.ok(lowest.length > 0);
+      for (const { repaired, remedy } of lowest) {
+        assert.equal(repaired === undefined, stays, remedy);
+        if (stays) assert.ok(remedy.includes(`is mounted at ${mounted}`), remedy);
+      }
+      assert.equal(statSync(inside(1, 'etc/base')).size, stays ? 0 : 3000);
+    });
+    await repair();
+    assert.deepEqual((await repair()).findings, []);
   });
 }

@@ -23,7 +23,7 @@ const ABSENT = `sha256:${'0'.repeat(64)}`;
 /** They need no store. */
 const NO_STORE = ['completion', 'demo', 'doctor', 'restore', 'schema', 'snapshots umount'];
 /** They look into another program's root: test/any-host/live.test.ts. */
-const FOREIGN = ['heal', 'orphans', 'salvage'];
+const FOREIGN = ['orphans', 'salvage'];
 /** They make one. */
 const MAKERS = ['import', 'init', 'serve', 'synth'];
 /** They are about the whole store. */
@@ -33,6 +33,7 @@ const WHOLE = [
   'check',
   'compact',
   'gc',
+  'heal',
   'history',
   'hosts ls',
   'hosts rm',

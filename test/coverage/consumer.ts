@@ -52,8 +52,13 @@ export async function compile(dir: string): Promise<string> {
   }
 }
 
-/** Runs a compiled file; its standard output. Rejects with what it said when it fails. */
-export async function execute(dir: string, file: string): Promise<string> {
-  const { stdout } = await run(process.execPath, [join(dir, file)], { cwd: dir, timeout: 120_000 });
+/** Runs a compiled file with this Node, or another command; its standard output. Rejects with what it said when it fails. */
+export async function execute(
+  dir: string,
+  file: string,
+  node: readonly string[] = [process.execPath],
+): Promise<string> {
+  const [program = '', ...args] = node;
+  const { stdout } = await run(program, [...args, join(dir, file)], { cwd: dir, timeout: 120_000 });
   return stdout;
 }

@@ -16,7 +16,7 @@ import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { restoreBackup } from '../../src/backup/restore.js';
 import type { DB } from '../../src/db.js';
-import { LAYOUT, openDatabases } from '../../src/engine/lmdb/databases.js';
+import { LAYOUT, openDatabases } from '../../src/engine/lmdb/tree/databases.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { parsePlan } from '../../src/gc/report/plan.js';
 import { digestOf } from '../../src/model/digest.js';

@@ -14,8 +14,8 @@ import {
   encodeKey,
   encodeLink,
   encodeLinkPrefix,
-} from '../../src/engine/lmdb/key-codec.js';
-import { decodeAdjacency, encodeNode, nodeParts } from '../../src/engine/lmdb/node-codec.js';
+} from '../../src/engine/lmdb/codec/key-codec.js';
+import { decodeAdjacency, encodeNode, nodeParts } from '../../src/engine/lmdb/codec/node-codec.js';
 import { decodeValue, encodeValue } from '../../src/engine/schema/codec.js';
 import { fieldWords, prefixWords, textWords } from '../../src/engine/schema/dictionary.js';
 import { key } from '../../src/engine/schema/keys.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CommitQueue, type CommitQueueHost } from '../../src/engine/lmdb/commit-queue.js';
-import { batchRevision, type LoggedCommit, openBatch } from '../../src/engine/lmdb/wal-format.js';
+import { CommitQueue, type CommitQueueHost } from '../../src/engine/lmdb/wal/commit-queue.js';
+import { batchRevision, type LoggedCommit, openBatch } from '../../src/engine/lmdb/wal/format.js';
 
 const commit = (revision: number): LoggedCommit => ({
   revision,

@@ -4,9 +4,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
-import { CrcRanges } from '../../src/engine/lmdb/crc-ranges.js';
-import { BATCH_HEAD_BYTES, BATCH_MAGIC } from '../../src/engine/lmdb/wal-format.js';
-import { recoverLog } from '../../src/engine/lmdb/wal-recovery.js';
+import { CrcRanges } from '../../src/engine/lmdb/wal/crc-ranges.js';
+import { BATCH_HEAD_BYTES, BATCH_MAGIC } from '../../src/engine/lmdb/wal/format.js';
+import { recoverLog } from '../../src/engine/lmdb/wal/recovery.js';
 import { cpuMs } from '../support/cpu.js';
 import { tempDir } from './temp.js';
 

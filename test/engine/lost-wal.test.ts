@@ -6,15 +6,15 @@ import { type TestContext, test } from 'node:test';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
-import { Wal } from '../../src/engine/lmdb/wal.js';
 import {
   BATCH_HEAD_BYTES,
   BatchBuilder,
   decodeMark,
   encodeMark,
   sealBatch,
-} from '../../src/engine/lmdb/wal-format.js';
-import { recoverLog } from '../../src/engine/lmdb/wal-recovery.js';
+} from '../../src/engine/lmdb/wal/format.js';
+import { recoverLog } from '../../src/engine/lmdb/wal/recovery.js';
+import { Wal } from '../../src/engine/lmdb/wal/wal.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { EbbtideError, kindOf } from '../../src/errors.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Table } from '../../src/engine/lmdb/table.js';
+import { Table } from '../../src/engine/lmdb/tree/table.js';
 import { open, type RootDatabase } from '../../src/system/lmdb.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';

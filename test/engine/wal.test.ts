@@ -17,7 +17,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
-import { BATCH_HEAD_BYTES, batchAt } from '../../src/engine/lmdb/wal-format.js';
+import { BATCH_HEAD_BYTES, batchAt } from '../../src/engine/lmdb/wal/format.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';

@@ -1,6 +1,6 @@
 /**
  * Preloaded (`node --import`) into a program and its threads: LMDB is used as its package ships it, without what
- * native/lmdb_guard.h puts right.
+ * native/host/lmdb_guard.h puts right.
  */
 import { loadAddon } from '../../src/system/addon.js';
 

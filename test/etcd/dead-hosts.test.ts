@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { DB } from '../../src/db.js';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { layout } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';

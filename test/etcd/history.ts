@@ -3,10 +3,10 @@
  * must have been unreachable at that very revision, by the plain oracle that knows nothing of the code under test.
  */
 import type { Value } from '../../src/engine/contract.js';
-import type { EtcdClient } from '../../src/engine/etcd/client.js';
-import { Layout } from '../../src/engine/etcd/layout.js';
-import { textToValue } from '../../src/engine/etcd/values.js';
-import { Watch, type WatchEvent } from '../../src/engine/etcd/watch.js';
+import type { EtcdClient } from '../../src/engine/etcd/client/client.js';
+import { Layout } from '../../src/engine/etcd/format/layout.js';
+import { textToValue } from '../../src/engine/etcd/format/values.js';
+import { Watch, type WatchEvent } from '../../src/engine/etcd/mirror/watch.js';
 import { compareUtf8 } from '../../src/model/utf8.js';
 import { type RecordSource, reached, readModel } from '../support/oracle.js';
 

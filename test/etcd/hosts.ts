@@ -3,8 +3,8 @@ import { mkdir, symlink } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
 import type { DB } from '../../src/db.js';
 import type { OpenOptions } from '../../src/db-options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { EtcdEngine } from '../../src/engine/etcd/engine.js';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
 import { layout, openDB } from '../../src/open.js';
 import { tempDir } from '../support/temp.js';
 

@@ -7,7 +7,7 @@ import { openContent } from '../../src/backends/content/store.js';
 import { openNative } from '../../src/backends/snapshotters/native.js';
 import type { DB } from '../../src/db.js';
 import { withLeaseBackend } from '../../src/db-options.js';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { newDB } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';
 import { tempDir } from '../support/db.js';

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import type { Ack, ProgramOptions } from './host-program.js';
 import { spawnMortal } from './mortal.js';
 import type { Place } from './network.js';

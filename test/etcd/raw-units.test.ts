@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
-import type { EtcdClient } from '../../src/engine/etcd/client.js';
+import type { EtcdClient } from '../../src/engine/etcd/client/client.js';
 import { engineOf, openHost } from './hosts.js';
 import { Cluster } from './servers.js';
 

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import { Watch, type WatchEvent } from '../../src/engine/etcd/watch.js';
+import { Watch, type WatchEvent } from '../../src/engine/etcd/mirror/watch.js';
 import { blobKey, leaseKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
 import type { BlobRecord, LeaseRecord, SnapshotRecord } from '../../src/model/records.js';
 import { now } from '../../src/model/time.js';

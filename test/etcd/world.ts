@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import type { EtcdClient } from '../../src/engine/etcd/client.js';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdClient } from '../../src/engine/etcd/client/client.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { tempDir } from '../support/db.js';
 import { History } from './history.js';
 import { dumpOf } from './host-program.js';

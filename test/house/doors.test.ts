@@ -76,6 +76,26 @@ const roots: Record<string, string> = {
   'held-paths.ts': 'errors',
 };
 
+/** The same inside the engines: folders, under the files at the engine's top. */
+const inside: Record<string, Record<string, string>> = {
+  'engine/lmdb': {
+    '': 'flush wal tree codec disk',
+    flush: 'wal tree codec disk',
+    wal: 'codec disk',
+    tree: 'codec disk',
+    codec: '',
+    disk: '',
+  },
+  'engine/etcd': {
+    '': 'commit mirror cluster format client',
+    commit: 'mirror cluster format client',
+    mirror: 'format client',
+    cluster: 'format client',
+    format: 'client',
+    client: '',
+  },
+};
+
 type Kind = 'value' | 'type';
 interface Import {
   from: string;
@@ -138,6 +158,31 @@ test('given the imports of src/, when put together by room, then they are the ar
   assert.deepEqual(used, doors);
 });
 
+for (const [engine, table] of Object.entries(inside)) {
+  test(`given the folders of ${engine}, when their imports are put together, then they are its table, and go down`, () => {
+    const folderOf = (file: string): string => {
+      const [first = '', second] = file.slice(engine.length + 1).split('/');
+      return second === undefined ? '' : first;
+    };
+    const order = Object.keys(table);
+    const used = Object.fromEntries(order.map((folder) => [folder, new Set<string>()]));
+    const isIn = (file: string): boolean => file.startsWith(`${engine}/`);
+    for (const { from, to } of imports.filter(({ from, to }) => isIn(from) && isIn(to))) {
+      const [folder, other] = [folderOf(from), folderOf(to)];
+      assert.ok(
+        order.indexOf(folder) <= order.indexOf(other),
+        `src/${from} imports src/${to}, which is above it`,
+      );
+      if (folder !== other) used[folder]?.add(other);
+    }
+    const names = (set: Set<string>): string => order.filter((other) => set.has(other)).join(' ');
+    assert.deepEqual(
+      Object.fromEntries(Object.entries(used).map(([folder, set]) => [folder, names(set)])),
+      table,
+    );
+  });
+}
+
 test('given the table, when read from the top, then no room imports one above itself', () => {
   const above = new Set<string>();
   for (const [room, [others]] of Object.entries(doors)) {
@@ -161,12 +206,39 @@ test('given the imports of src/, types too, when followed, then none leads back 
 
 /** Files at one level of a folder, at most. */
 const LEVEL = 22;
-/** Folders with more: one file for each verb; engines whose parts are not folders yet. */
-const wide = ['cli/verbs', 'engine/etcd', 'engine/lmdb'];
+/** Folders with more: one file for each verb. */
+const wide = ['cli/verbs'];
 
 test('given the folders of src/, when looked into, then one look takes in what is there', () => {
   const counts = new Map<string, number>();
   for (const file of files) counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1);
   const over = [...counts].filter(([, count]) => count > LEVEL).map(([folder]) => folder);
   assert.deepEqual(over.sort(), wide);
+});
+
+/** The C++ core: folders of native/, under the addon and the core at its top. */
+const nativeDoors: Record<string, string> = {
+  '': 'checkpoint mark graph base',
+  checkpoint: 'mark graph base',
+  mark: 'graph base',
+  graph: 'base',
+  base: '',
+  host: '',
+};
+
+test('given the includes of native/, when put together by folder, then they are its table, and go down', () => {
+  const native = fileURLToPath(new URL('../../../native/', import.meta.url));
+  const used: typeof nativeDoors = {};
+  for (const folder of Object.keys(nativeDoors)) {
+    const others = readdirSync(join(native, folder))
+      .filter((name) => /\.(cc|h)$/.test(name))
+      .map((name) => readFileSync(join(native, folder, name), 'utf8'))
+      .flatMap((text) => [...text.matchAll(/^#include "(?:(\w+)\/)?\w+\.h"/gm)])
+      .map(([, other = '']) => other)
+      .filter((other) => other !== folder);
+    used[folder] = Object.keys(nativeDoors)
+      .filter((other) => others.includes(other))
+      .join(' ');
+  }
+  assert.deepEqual(used, nativeDoors);
 });

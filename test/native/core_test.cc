@@ -5,10 +5,10 @@
 #include <memory>
 #include <string>
 
-#include "checkpoint.h"
+#include "checkpoint/checkpoint.h"
 #include "core_model.h"
-#include "crc32c.h"
-#include "path.h"
+#include "base/crc32c.h"
+#include "graph/path.h"
 
 using namespace ebbtide;
 

@@ -1,6 +1,6 @@
 /**
  * Live marks, on both carriers: after any changes they are what a run of its own marks finds, and what a
- * walk over the graph counts. native/live.h has the mechanism, test/native/live_test.cc its stories without Node.
+ * walk over the graph counts. native/mark/live.h has the mechanism, test/native/live_test.cc its stories without Node.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';

@@ -220,7 +220,7 @@ export class Oracle {
     return { nodes: nodes.size, edges: edges.length, limit: (this.#ids().at(-1) ?? -1) + 1 };
   }
 
-  /** The checkpoint's bytes as native/checkpoint.h has them, without marks that live on. */
+  /** The checkpoint's bytes as native/checkpoint/checkpoint.h has them, without marks that live on. */
   save(): Buffer {
     const ids = this.#ids();
     const frames = [...new Set(ids.map((id) => Math.floor(id / FRAME_IDS)))].map((n) => this.#frame(n));

@@ -4,12 +4,11 @@ import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { core } from '../../native/sources.mjs';
+import { core, native } from '../../native/sources.mjs';
 
 export { core };
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
-const native = join(root, 'native');
 const fuzz = join(root, 'test/native/fuzz');
 
 /** Fuzz targets by name, and their sources in addition to the core. */

@@ -6,10 +6,10 @@
 #include <cstring>
 #include <random>
 
-#include "checkpoint_format.h"
-#include "checkpoint_marks.h"
+#include "checkpoint/checkpoint_format.h"
+#include "checkpoint/checkpoint_marks.h"
 #include "core.h"
-#include "crc32c.h"
+#include "base/crc32c.h"
 
 using namespace ebbtide;
 

@@ -3,7 +3,7 @@
  * root gets a tree of its own. Used by testDB and storeWorld; set by test/etcd/stores.test.ts.
  */
 import { basename } from 'node:path';
-import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 
 export function sharedTree(root: string): EtcdConfig | undefined {
   const hosts = process.env.EBBTIDE_TEST_ETCD;

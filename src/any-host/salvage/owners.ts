@@ -62,6 +62,7 @@ export class Owners {
   /** An older tree. `treeOf`: reads a record. */
   claim(walked: Walked, treeOf: (record: FoundRecord) => Tree | undefined): void {
     const tree = this.#trees.push(walked) - 1;
+    for (const pair of walked.shared) for (const path of pair) this.#contradict({ tree, path });
     for (const record of walked.records) {
       const { path, key } = record;
       const fields = namesItself(kindIn(path)) ? treeOf(record) : undefined;

@@ -49,9 +49,30 @@ export function findTrees(scan: PageScan): Trees {
   // A tree that is older than the rest of the file has pages that were given out again.
   const isStale = newest === undefined || !isNewest || newest.gaps.some(({ reason }) => reason === 'other');
   const better = isStale ? others.find(({ newest: time }) => time > (newest?.newest ?? zeroTime)) : undefined;
-  if (better === undefined) return { first: newest, older: others, isNamed: newest !== undefined };
+  if (better === undefined)
+    return { first: newest && consistent(scan, newest), older: others, isNamed: newest !== undefined };
   const rest = others.filter((one) => one !== better);
-  return { first: better, older: newest === undefined ? rest : [newest, ...rest], isNamed: false };
+  const older = newest === undefined ? rest : [newest, ...rest];
+  return { first: consistent(scan, better), older, isNamed: false };
+}
+
+/**
+ * A tree without the namespaces that have what is another's: pages of the tree were given out again. What the file is about has to be
+ * right, since all else is compared with it; owners.ts judges the older ones.
+ */
+function consistent(scan: PageScan, walked: Walked): Walked {
+  const wrong = new Set<string>();
+  for (const { path, key, value } of walked.records) {
+    const kind = kindIn(path);
+    const tree = kind === 'snapshot' || kind === 'ingest' ? readTree(scan, value) : undefined;
+    const name = tree && backendNameOf(tree);
+    if (name?.key === key && name.namespace !== path[1]) wrong.add(path[1] ?? UNKNOWN);
+  }
+  for (const pair of walked.shared) {
+    const names = pair.map(([, namespace = UNKNOWN]) => namespace);
+    if (!names.some((name) => wrong.has(name))) for (const name of names) wrong.add(name);
+  }
+  return wrong.size === 0 ? walked : walkTree(scan, walked.root, walked.path, wrong);
 }
 
 /** Each page is the beginning of one of them, or below it. */

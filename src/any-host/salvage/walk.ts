@@ -42,6 +42,7 @@ export interface Gap {
 }
 
 export interface Walked {
+  readonly root: number;
   /** The bucket that it begins at: nothing is known beside it. */
   readonly path: Path;
   readonly records: FoundRecord[];
@@ -52,6 +53,8 @@ export interface Walked {
   readonly sequences: Map<string, number>;
   /** Pages of buckets of records, and of buckets of buckets. */
   readonly pages: Set<number>;
+  /** Pairs of buckets that lead to the same page. It was given out again: one of them is older than the page. */
+  readonly shared: [Path, Path][];
   /** The newest change that a record gives. */
   newest: Instant;
 }
@@ -73,18 +76,25 @@ export function isBelow(
 
 export const pathKey = (path: Path): string => path.join('\0');
 
-/** Everything below a page that is the root of the bucket `path`. */
-export function walkTree(scan: PageScan, root: number, path: Path): Walked {
+/** Everything below a page that is the root of the bucket `path`, but for namespaces that are left out: those are gaps. */
+export function walkTree(
+  scan: PageScan,
+  root: number,
+  path: Path,
+  leftOut: ReadonlySet<string> = new Set(),
+): Walked {
   const walked: Walked = {
+    root,
     path,
     records: [],
     gaps: [],
     buckets: [],
     sequences: new Map(),
     pages: new Set(),
+    shared: [],
     newest: zeroTime,
   };
-  new Walk(scan, walked).pages(path, root);
+  new Walk(scan, walked, leftOut).pages(path, root);
   return walked;
 }
 
@@ -101,10 +111,14 @@ const isPart = (name: string): boolean => NAMESPACE_PARTS.includes(name) || CONT
 class Walk {
   readonly #scan: PageScan;
   readonly #walked: Walked;
+  readonly #leftOut: ReadonlySet<string>;
+  /** The bucket of each page. */
+  readonly #bucketOf = new Map<number, Path>();
 
-  constructor(scan: PageScan, walked: Walked) {
+  constructor(scan: PageScan, walked: Walked, leftOut: ReadonlySet<string>) {
     this.#scan = scan;
     this.#walked = walked;
+    this.#leftOut = leftOut;
   }
 
   pages(path: Path, root: number): void {
@@ -118,16 +132,15 @@ class Walk {
         continue;
       }
       const isOurs = isBelow(page, first, to);
+      const other = this.#bucketOf.get(range.page);
+      if (other !== undefined) this.#walked.shared.push([other, path]);
       // A leaf that has something may be distinguished from one of another bucket.
-      if (
-        !isOurs ||
-        this.#walked.pages.has(range.page) ||
-        (page.kind === 'leaf' && !this.#fits(path, page))
-      ) {
+      if (!isOurs || other !== undefined || (page.kind === 'leaf' && !this.#fits(path, page))) {
         this.#walked.gaps.push({ path, ...where, reason: 'other' });
         continue;
       }
       this.#walked.pages.add(range.page);
+      this.#bucketOf.set(range.page, path);
       if (page.kind === 'leaf') this.#entries(path, page.entries, page.id);
       else {
         const ranges = page.children.map(
@@ -175,6 +188,10 @@ class Walk {
 
   #bucket(path: Path, inner: Path, { key, value }: LeafEntry, leaf: number): void {
     this.#walked.buckets.push(inner);
+    if (isNamespace(inner) && this.#leftOut.has(key)) {
+      this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'other' });
+      return;
+    }
     const bucket = this.#scan.bucket(value);
     if (bucket !== undefined) this.#walked.sequences.set(pathKey(inner), bucket.sequence);
     if (bucket?.page !== 0 && bucket !== undefined) this.pages(inner, bucket.page);
@@ -209,6 +226,8 @@ class Walk {
     };
   }
 }
+
+const isNamespace = (path: Path): boolean => path.length === 2 && path[0] === 'v1';
 
 const only = (key: string): { from: string; to: string } => ({ from: key, to: `${key}\0` });
 

@@ -1,6 +1,6 @@
 /**
  * What stands in the directories of a walk, known before it is asked for: the names of a directory are looked at in
- * batches, each in one native call for each place (native/look_at.cc), on other threads, while the walk is at the batch
+ * batches, each in one native call for each place (native/host/look_at.cc), on other threads, while the walk is at the batch
  * before. Whatever is not known here (no addon, something in the way, much of it) the caller looks at by itself. Called by diff.ts.
  *
  * Memory: two batches for each directory on the way down, of few names once `NAMES_HELD` are held; `BYTES_HELD` of

@@ -1,6 +1,6 @@
 /**
  * Creates small files of a layer, many at a time: each is added to a packed list with all its metadata, and a
- * list is processed in one native call (native/files.cc) on another thread, while the archive is read on.
+ * list is processed in one native call (native/host/files.cc) on another thread, while the archive is read on.
  * Complete when `flush` resolves.
  *
  * Lists under way may finish in any order, so a name must not be in two of them; LayerTree flushes before it
@@ -145,7 +145,7 @@ export class SmallFiles {
   }
 }
 
-/** As `Head` in native/files.cc. `sizes`: bytes of directory, name, attributes, content. */
+/** As `Head` in native/host/files.cc. `sizes`: bytes of directory, name, attributes, content. */
 function writeHead(head: DataView, sizes: readonly number[], entry: TarEntry, skipped: Skipped): void {
   const { atime, mtime } = timesOf(entry);
   const numbers = [...sizes, entry.mode, isOwnerSet(entry, skipped) ? 1 : 0, entry.uid, entry.gid];

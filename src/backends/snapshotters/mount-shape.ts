@@ -30,3 +30,18 @@ export function sameDirectories(a: readonly Mount[], b: readonly Mount[]): boole
 
 export const isReadOnly = (mounts: readonly Mount[]): boolean =>
   mounts.some(({ options }) => options.includes('ro'));
+
+/** The same mounts with the snapshot's own directory, and what is in it, in another place. */
+export function movedTo(mounts: readonly Mount[], from: string, to: string): Mount[] {
+  const moved = (path: string): string =>
+    path === from || path.startsWith(`${from}/`) ? to + path.slice(from.length) : path;
+  const option = (text: string): string => {
+    const [, name, path] = /^(upperdir|workdir)=(.*)$/.exec(text) ?? [];
+    return path === undefined ? text : `${name}=${moved(path)}`;
+  };
+  return mounts.map((mount) => ({
+    ...mount,
+    source: moved(mount.source),
+    options: mount.options.map(option),
+  }));
+}

@@ -20,6 +20,7 @@ import { orAbsent, syncDirectory, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { addReport, emptyReport } from '../remove-tree.js';
+import { syncFileSystem } from '../sys.js';
 import type { Metastore } from './metastore.js';
 import type { MetaTransaction } from './metastore-change.js';
 import type { RemovalMode } from './snapshot-driver.js';
@@ -92,6 +93,31 @@ export class NumberedDirectories {
       throw error instanceof EbbtideError ? error : diskError('make', this.path(name), error);
     } finally {
       this.#busy.delete(building);
+    }
+  }
+
+  /**
+   * Builds a directory, on disk, and puts it in the place of that of a snapshot, which is deleted. A crash leaves one of the two.
+   * REQUIRES: no operation on the snapshot is under way.
+   */
+  async replace(id: number, build: (name: string) => Promise<void>): Promise<void> {
+    const name = String(id);
+    const building = BUILDING + randomBytes(8).toString('hex');
+    const old = REMOVED + name;
+    const busy = [building, old];
+    for (const one of busy) this.#busy.add(one);
+    try {
+      await build(building);
+      await syncFileSystem(this.path(building));
+      await orAbsent(rename(this.path(name), this.path(old)));
+      await rename(this.path(building), this.path(name));
+      await syncDirectory(this.#place.at);
+      await this.#delete([old]);
+    } catch (error) {
+      await this.#delete([building]);
+      throw error instanceof EbbtideError ? error : diskError('replace', this.path(name), error);
+    } finally {
+      for (const one of busy) this.#busy.delete(one);
     }
   }
 
@@ -191,9 +217,12 @@ export class NumberedDirectories {
     const names = await this.#list();
     await this.#findSpared(names.filter(isSnapshotNumber));
     const leftovers: string[] = [];
+    const there = new Set(names);
     for (const name of names) {
       const id = name.startsWith(REMOVED) ? name.slice(REMOVED.length) : undefined;
-      if (id !== undefined && this.#isKnown(id)) await this.#restore({ from: id, to: name });
+      // With both, the old one of a directory that was replaced.
+      if (id !== undefined && this.#isKnown(id) && !there.has(id))
+        await this.#restore({ from: id, to: name });
       else if (id !== undefined || name.startsWith(BUILDING) || this.#isAbandoned(name)) leftovers.push(name);
     }
     if (leftovers.length === 0) return;

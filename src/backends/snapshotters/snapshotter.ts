@@ -36,7 +36,7 @@ import type {
 } from '../contract.js';
 import { diskUsage } from '../disk-usage.js';
 import { FileLock } from '../file-lock.js';
-import { makeRoot, yieldToEventLoop } from '../files.js';
+import { makeRoot, orAbsent, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
@@ -45,10 +45,11 @@ import { Metastore } from './metastore.js';
 import { checkCommit, checkCreate, type MetaTransaction } from './metastore-change.js';
 // Not through metastore.js: our declarations must not pull lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
-import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';
+import { directoriesOf, isReadOnly, movedTo, sameDirectories } from './mount-shape.js';
+import { mountPointOf } from './mounted.js';
 import { isSnapshotNumber, NumberedDirectories } from './numbered-directories.js';
 import { problemsOf, requireDirectories } from './snapshot-directories.js';
-import { SNAPSHOTS, type SnapshotDriver } from './snapshot-driver.js';
+import { SNAPSHOTS, type SnapshotDriver, snapshotDirectory } from './snapshot-driver.js';
 
 /** How a snapshotter is opened. */
 export interface SnapshotterOptions {
@@ -416,6 +417,38 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       await this.#meta.write((tx) => {
         tx.commit(name, key, usage, compactMap(options.labels), rebase);
       });
+    });
+  }
+
+  rebuild(key: string, fill: (mounts: Mount[]) => Promise<void>): Promise<void> {
+    return this.#keys.with(key, 'exclusive', async () => {
+      this.#checkWritable();
+      const snapshot = this.#meta.get(key);
+      const { id, kind, labels } = snapshot;
+      if (kind !== 'committed')
+        throw failedPrecondition(`snapshot "${key}" is ${kind} and is not made again`, { object: key });
+      this.#verify();
+      const parents = this.#meta.ancestors(snapshot);
+      const parent = parents[0] === undefined ? undefined : this.#meta.byId(parents[0]);
+      if (parent !== undefined) await this.#requireLayers(parent);
+      await this.#requireUnmounted(snapshot);
+      await this.#directories.replace(id, async (name) => {
+        const built = this.#directories.path(name);
+        await this.#driver.build(built, { kind: 'active', parent, labels }, (of) => this.#contents(of));
+        const mounts = this.#driver.mounts({ ...snapshot, kind: 'active' }, parents);
+        await fill(movedTo(mounts, snapshotDirectory(this.root, id), join(this.root, SNAPSHOTS, name)));
+        await this.#requireUnmounted(snapshot);
+      });
+    });
+  }
+
+  /** A mount would lose its files with the directory that it has. */
+  async #requireUnmounted({ id, key }: StoredSnapshot): Promise<void> {
+    const point = await orAbsent(mountPointOf(this.#driver.contents(id)));
+    if (point === null || point === undefined) return;
+    throw failedPrecondition(`snapshot "${key}" is mounted at ${point}`, {
+      object: key,
+      remedy: 'stop what uses it, unmount it, and try again',
     });
   }
 

@@ -6,7 +6,7 @@ import { mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DB } from '../../db.js';
 import type { SnapshotterName } from '../../db-options.js';
-import type { EtcdConfig } from '../../engine/etcd/options.js';
+import type { EtcdConfig } from '../../engine/etcd/client/options.js';
 import { present } from '../../errors.js';
 import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';

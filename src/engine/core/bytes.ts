@@ -20,3 +20,13 @@ export function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   copy.set(bytes.subarray(start, end));
   return copy;
 }
+
+/** The least bytes after everything that begins with `prefix`; undefined when there are none. */
+export function successor(prefix: Buffer): Buffer | undefined {
+  let last = prefix.length - 1;
+  while (last >= 0 && prefix[last] === 0xff) last--;
+  if (last < 0) return undefined;
+  const next = Buffer.from(prefix.subarray(0, last + 1));
+  next[last] = prefix.readUInt8(last) + 1;
+  return next;
+}

@@ -1,9 +1,9 @@
 /** Removes from etcd what a host that never comes back has left beside records. Called by engine.ts. */
 import type { EbbtideError } from '../../errors.js';
-import { type EtcdClient, type Op, prefixEnd } from './client.js';
-import type { Committer } from './commit.js';
-import { escapePart, Sys, unitOf } from './layout.js';
-import { hostOfId, knownHosts } from './members.js';
+import { type EtcdClient, type Op, prefixEnd } from './client/client.js';
+import { hostOfId, knownHosts } from './cluster/members.js';
+import type { Committer } from './commit/commit.js';
+import { escapePart, Sys, unitOf } from './format/layout.js';
 
 /** Fails with `alive` when the host has a session. Its registration goes last, so that this can be done again. */
 export async function forgetHost(

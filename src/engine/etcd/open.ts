@@ -9,16 +9,16 @@ import type { EngineOptions } from '../contract.js';
 import type { CoreEngine } from '../core/engine.js';
 import { openLmdbEngine, requireStore } from '../lmdb/engine.js';
 import { openMemoryEngine } from '../memory/engine.js';
-import { EtcdClient } from './client.js';
-import { Committer } from './commit.js';
-import { Counters } from './counters.js';
+import { EtcdClient } from './client/client.js';
+import { type EtcdConfig, etcdSettings } from './client/options.js';
+import { hostIdOf } from './cluster/identity.js';
+import { NameTaken, Session } from './cluster/session.js';
+import { Committer } from './commit/commit.js';
+import { Counters } from './commit/counters.js';
 import { EtcdEngine } from './engine.js';
-import { hostIdOf } from './identity.js';
-import { Layout, Sys } from './layout.js';
-import { Mirror } from './mirror.js';
-import { MirrorState } from './mirror-state.js';
-import { type EtcdConfig, etcdSettings } from './options.js';
-import { NameTaken, Session } from './session.js';
+import { Layout, Sys } from './format/layout.js';
+import { Mirror } from './mirror/mirror.js';
+import { MirrorState } from './mirror/mirror-state.js';
 
 /** How an engine over etcd is opened. */
 export interface EtcdEngineOptions extends EngineOptions {

@@ -8,11 +8,11 @@ import type { IRangeRequest } from 'etcd3';
 import { invalidArgument, present } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { GetOptions, SortField } from '../contract.js';
-import { successor } from '../lmdb/table.js';
-import type { EtcdClient, KeyValue } from './client.js';
-import { fetchUnit, type Gate, parseGate } from './gate.js';
-import { type Layout, Sys } from './layout.js';
-import type { StagedChange } from './unit.js';
+import { successor } from '../core/bytes.js';
+import type { EtcdClient, KeyValue } from './client/client.js';
+import { fetchUnit, type Gate, parseGate } from './format/gate.js';
+import { type Layout, Sys } from './format/layout.js';
+import type { StagedChange } from './format/unit.js';
 
 const sortTargets: Readonly<Record<SortField, number>> = { key: 0, version: 1, create: 2, mod: 3, value: 4 };
 /** Not the business of users. */

@@ -1,6 +1,6 @@
 /**
  * Checkpoints: the packed graph on disk, so that opening need not read every record. Written when the journal has
- * grown and at a clean close; called by engine.ts in this directory. Packing runs off the main thread.
+ * grown and at a clean close; called by engine.ts. Packing runs off the main thread.
  *
  * Two slots alternate. The chunks of the new one are written first, some in a transaction; then one transaction
  * makes it the valid one. The journal it replaces is removed after that, in pieces; entries it covers are ignored.
@@ -8,11 +8,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
-import type { Databases } from './databases.js';
-import type { DataFile } from './files.js';
-import { type Job, runJobs } from './flush.js';
-import { journalKey } from './journal.js';
+import type { DataFile } from './disk/files.js';
+import { type Job, runJobs } from './flush/flush.js';
 import type { LmdbStorage } from './storage.js';
+import type { Databases } from './tree/databases.js';
+import { journalKey } from './tree/journal.js';
 
 /** Four pages with their head: longer runs of free pages are hard to find, and the file would grow instead. */
 const CHUNK_BYTES = 4 * 4096 - 32;

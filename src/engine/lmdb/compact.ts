@@ -15,9 +15,9 @@ import { dirname } from 'node:path';
 import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
-import { type Databases, openDatabases, rawRows } from './databases.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, syncDirectory } from './disk/files.js';
 import { openLmdbEngine } from './engine.js';
-import { DataFile, draftPath, fileError, lmdbLockPath, syncDirectory } from './files.js';
+import { type Databases, openDatabases, rawRows } from './tree/databases.js';
 import { copyPages, syncFile } from './tree-copy.js';
 
 /** The unit of `st_blocks`, on every file system. */

@@ -1,12 +1,12 @@
 /**
- * Makes a new data file. Called by engine.ts in this directory when there is none, with the directory's lock held.
+ * Makes a new data file. Called by engine.ts when there is none, with the directory's lock held.
  *
  * Durability: the file gets its name when it is whole and on disk. One that a crash or a power cut leaves half made
  * has another name and is made again; under the final name LMDB and we would have to take it for a foreign file.
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
-import { openDatabases } from './databases.js';
-import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles } from './files.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles } from './disk/files.js';
+import { openDatabases } from './tree/databases.js';
 
 export async function createDataFile(path: string): Promise<void> {
   const draft = draftPath(path);

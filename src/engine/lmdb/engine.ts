@@ -15,7 +15,6 @@ import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { Checkpointer, readState, type StoreState, writeState } from './checkpoint.js';
 import { createDataFile } from './create.js';
-import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
 import {
   DataFile,
   dataPath,
@@ -26,18 +25,19 @@ import {
   ownDirectory,
   prepareFiles,
   syncDirectory,
-} from './files.js';
-import { flushBatches } from './flush.js';
+} from './disk/files.js';
+import { writeError } from './disk/write-error.js';
+import { flushBatches } from './flush/flush.js';
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { openReadOnlyEngine } from './read-only.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
+import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './tree/databases.js';
 import { copyOpenTree } from './tree-copy.js';
 import { upgrade } from './upgrade.js';
-import { Wal } from './wal.js';
-import { acceptedLossPath, type Recovered, recoverLog } from './wal-recovery.js';
+import { acceptedLossPath, type Recovered, recoverLog } from './wal/recovery.js';
+import { Wal } from './wal/wal.js';
 import { overlay } from './wal-replay.js';
-import { writeError } from './write-error.js';
 
 /** How an engine on LMDB is opened. */
 export interface LmdbEngineOptions extends EngineOptions {

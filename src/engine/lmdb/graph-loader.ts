@@ -1,6 +1,6 @@
 /**
  * Brings the graph up at opening: from the checkpoint and the journal after it, else from the adjacency stored with
- * every record. Called by engine.ts in this directory, before any caller sees the engine.
+ * every record. Called by engine.ts, before any caller sees the engine.
  */
 import { EbbtideError } from '../../errors.js';
 import { type Indexer, NodeFlag } from '../contract.js';
@@ -10,14 +10,14 @@ import { splitLink } from '../core/storage.js';
 import { type GraphCore, GraphOp } from '../graph.js';
 import { Relation } from '../schema/keys.js';
 import { chunkKey, type StoreState } from './checkpoint.js';
-import { childPairs } from './child-links.js';
-import type { Databases } from './databases.js';
-import { readJournal } from './journal.js';
-import { decodeKey, decodeLink } from './key-codec.js';
-import { find, isInline } from './key-index.js';
-import { decodeAdjacency, nodeParts } from './node-codec.js';
+import { childPairs } from './codec/child-links.js';
+import { decodeKey, decodeLink } from './codec/key-codec.js';
+import { decodeAdjacency, nodeParts } from './codec/node-codec.js';
 import type { StorageState } from './storage.js';
-import { lastSizeOf } from './table.js';
+import type { Databases } from './tree/databases.js';
+import { readJournal } from './tree/journal.js';
+import { find, isInline } from './tree/key-index.js';
+import { lastSizeOf } from './tree/table.js';
 
 /** Words of ops flushed at once while rebuilding. */
 const WORDS_MAX = 64 * 1024;

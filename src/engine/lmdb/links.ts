@@ -4,18 +4,25 @@
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
+import { successor } from '../core/bytes.js';
 import { CHUNK_MAX } from '../core/reads.js';
 import { type Commit, edgeIsBack, edgeTarget, type LinkKey, linkPrefix, splitLink } from '../core/storage.js';
 import { collectionOf, Relation } from '../schema/keys.js';
-import { boundsOf, merged } from './bounded-range.js';
-import { type ChildLink, childPairs, childrenOf, hasChild, type WithFormerChildren } from './child-links.js';
-import type { Databases } from './databases.js';
+import {
+  type ChildLink,
+  childPairs,
+  childrenOf,
+  hasChild,
+  type WithFormerChildren,
+} from './codec/child-links.js';
+import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './codec/key-codec.js';
+import { nodeParts } from './codec/node-codec.js';
 import { FirstLinks } from './first-links.js';
-import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './key-codec.js';
-import { find } from './key-index.js';
 import type { Memtables } from './memtables.js';
-import { nodeParts } from './node-codec.js';
-import { lastSizeOf, successor } from './table.js';
+import { boundsOf, merged } from './tree/bounded-range.js';
+import type { Databases } from './tree/databases.js';
+import { find } from './tree/key-index.js';
+import { lastSizeOf } from './tree/table.js';
 
 const NO_CHILDREN: readonly ChildLink[] = [];
 /** Rows read ahead at a time. */

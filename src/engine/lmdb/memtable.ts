@@ -6,7 +6,7 @@ import type { Key } from '../contract.js';
 import { IdMap } from '../core/id-map.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import { type Commit, type Entry, LINK_SEPARATOR, NO_ID } from '../core/storage.js';
-import type { WithFormerChildren } from './child-links.js';
+import type { WithFormerChildren } from './codec/child-links.js';
 
 /** What a table has of a commit. */
 export type TableCommit = Pick<Commit, 'revision' | 'entries' | 'links' | 'counters'> &

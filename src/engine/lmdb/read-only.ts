@@ -1,6 +1,6 @@
 /**
  * A store that is only read: one state of it, without a byte written. On a file system that is mounted read-only, as another
- * user, or beside the process that owns it and goes on. Called by engine.ts in this directory.
+ * user, or beside the process that owns it and goes on. Called by engine.ts.
  *
  * The state is the tree's, and over it what the write-ahead log has that the tree lacks. The owner moves commits from one to the
  * other meanwhile, so the order counts: first the log is read, then the state of the tree is taken. A commit that was
@@ -19,11 +19,11 @@ import { newestTransaction, ReaderSeat, takeNewest } from '../../system/lmdb-rea
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { readState, type StoreState } from './checkpoint.js';
-import { checkLayout, type Databases, openDatabases } from './databases.js';
-import { DataFile, dataPath, fileError, LOCK } from './files.js';
+import { DataFile, dataPath, fileError, LOCK } from './disk/files.js';
 import { loadGraph, newestRevision } from './graph-loader.js';
 import { LmdbStorage } from './storage.js';
-import { acceptedLossPath, type Recovered, readLog, recoverLog } from './wal-recovery.js';
+import { checkLayout, type Databases, openDatabases } from './tree/databases.js';
+import { acceptedLossPath, type Recovered, readLog, recoverLog } from './wal/recovery.js';
 import { overlay } from './wal-replay.js';
 
 /** Attempts to find log and tree in one piece, and pauses between them, while an owner writes. */

@@ -5,8 +5,8 @@
  */
 import { statfsSync } from 'node:fs';
 import { type EbbtideError, unavailable } from '../../errors.js';
-import { type DataFile, fileError } from './files.js';
-import type { Wal } from './wal.js';
+import { type DataFile, fileError } from './disk/files.js';
+import type { Wal } from './wal/wal.js';
 
 /** Free bytes below which the disk counts as full. */
 const FREE_BYTES_MIN = 1024 * 1024;

@@ -8,7 +8,7 @@
 import { unknownError } from '../../errors.js';
 import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, Value } from '../contract.js';
-import { asBuffer, copyOf } from '../core/bytes.js';
+import { asBuffer, copyOf, successor } from '../core/bytes.js';
 import { below, CHUNK_MAX } from '../core/reads.js';
 import {
   type Commit,
@@ -22,23 +22,23 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice, printable } from '../schema/codec.js';
-import { boundsOf, merged } from './bounded-range.js';
-import { CommitQueue, type CommitQueueHost } from './commit-queue.js';
-import type { Databases } from './databases.js';
-import type { DataFile } from './files.js';
-import type { Flushed } from './flush.js';
-import { Flusher, type FlusherHost } from './flusher.js';
-import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
-import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
+import { decodeKey, encodeBelow, encodeKey } from './codec/key-codec.js';
+import { nodeParts, readEntry } from './codec/node-codec.js';
+import type { DataFile } from './disk/files.js';
+import type { Flushed } from './flush/flush.js';
+import { Flusher, type FlusherHost } from './flush/flusher.js';
 import { Links } from './links.js';
 import type { TableCommit } from './memtable.js';
 import { Memtables } from './memtables.js';
-import { nodeParts, readEntry } from './node-codec.js';
 import { CACHED_BYTES_MAX, RecordCache } from './record-cache.js';
 import type { Room } from './room.js';
-import { lastSizeOf, successor } from './table.js';
-import type { Wal } from './wal.js';
-import type { BatchBuilder } from './wal-format.js';
+import { boundsOf, merged } from './tree/bounded-range.js';
+import type { Databases } from './tree/databases.js';
+import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
+import { lastSizeOf } from './tree/table.js';
+import { CommitQueue, type CommitQueueHost } from './wal/commit-queue.js';
+import type { BatchBuilder } from './wal/format.js';
+import type { Wal } from './wal/wal.js';
 
 /**
  * A caller that asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long

@@ -16,12 +16,12 @@ import type { Key, ScanOptions, TreeCopy, Value } from '../contract.js';
 import { CHUNK_BYTES, CHUNK_MAX } from '../core/reads.js';
 import { decodeSlice } from '../schema/codec.js';
 import { readState, type StoreState, writeState } from './checkpoint.js';
-import { checkLayout, type Databases, openDatabases } from './databases.js';
-import { DataFile, fileError, foreign, inspectDataFile, lmdbLockPath, prepareFiles } from './files.js';
+import { DataFile, fileError, foreign, inspectDataFile, lmdbLockPath, prepareFiles } from './disk/files.js';
 import { newestRevision } from './graph-loader.js';
 import { LmdbStorage } from './storage.js';
+import { checkLayout, type Databases, openDatabases } from './tree/databases.js';
 import { upgrade } from './upgrade.js';
-import { batchRevision } from './wal-format.js';
+import { batchRevision } from './wal/format.js';
 
 /** Commits that are kept while the file is copied: some megabytes a second at most. */
 const TAIL_BYTES_MAX = 256 * 1024 * 1024;

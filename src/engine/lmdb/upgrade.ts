@@ -10,13 +10,13 @@
 import { splitLink } from '../core/storage.js';
 import { Relation } from '../schema/keys.js';
 import { readState, stateBytes } from './checkpoint.js';
-import { childCheck, childRow } from './child-links.js';
-import { type Databases, LAYOUT, layoutOf, setLayout } from './databases.js';
-import type { DataFile } from './files.js';
-import { encodeJournal, journalKey } from './journal.js';
-import { decodeLink, digestCut, encodeKey } from './key-codec.js';
-import { find, INLINE_ID, idBytes, idsIn, isInline, SHARING_MAX } from './key-index.js';
-import type { Table } from './table.js';
+import { childCheck, childRow } from './codec/child-links.js';
+import { decodeLink, digestCut, encodeKey } from './codec/key-codec.js';
+import type { DataFile } from './disk/files.js';
+import { type Databases, LAYOUT, layoutOf, setLayout } from './tree/databases.js';
+import { encodeJournal, journalKey } from './tree/journal.js';
+import { find, INLINE_ID, idBytes, idsIn, isInline, SHARING_MAX } from './tree/key-index.js';
+import type { Table } from './tree/table.js';
 
 const ROWS_AT_ONCE = 512;
 /** What moving may add to the file. */

@@ -4,13 +4,13 @@ import { asBuffer } from '../core/bytes.js';
 import { type Entry, type EntryChange, type LinkKey, NO_ID } from '../core/storage.js';
 import type { GraphCore } from '../graph.js';
 import { ByteReader } from '../schema/bytes.js';
-import type { ChildLink } from './child-links.js';
-import { decodeKey, decodeLink } from './key-codec.js';
+import type { ChildLink } from './codec/child-links.js';
+import { decodeKey, decodeLink } from './codec/key-codec.js';
+import { nodeParts, readEntry } from './codec/node-codec.js';
+import { type PackedOps, readOps } from './codec/packed-ops.js';
 import type { TableCommit } from './memtable.js';
-import { nodeParts, readEntry } from './node-codec.js';
-import { type PackedOps, readOps } from './packed-ops.js';
 import type { LmdbStorage } from './storage.js';
-import { type Batch, openBatch, visitRows } from './wal-format.js';
+import { type Batch, openBatch, visitRows } from './wal/format.js';
 
 /** Lets a batch that the tree does not have be seen by reads, and by the graph. Returns how much it changes. */
 export function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): number {

@@ -2,8 +2,8 @@
 // argument nothing is broken.
 #include <cstring>
 
-#include "graph.h"
-#include "lock.h"
+#include "graph/graph.h"
+#include "base/lock.h"
 
 using namespace ebbtide;
 

@@ -1,4 +1,4 @@
-// Builds the graph core's addon with assertions (native/debug.h) and a program that shows that they can fail:
+// Builds the graph core's addon with assertions (native/base/debug.h) and a program that shows that they can fail:
 //
 //   node test/native/debug/build.mjs [DIRECTORY]     into build/debug by default; prints the directory
 //

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "checkpoint_format.h"
+#include "checkpoint/checkpoint_format.h"
 #include "model.h"
 #include "target.h"
 

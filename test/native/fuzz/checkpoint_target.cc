@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "checkpoint_format.h"
-#include "crc32c.h"
-#include "path.h"
+#include "checkpoint/checkpoint_format.h"
+#include "base/crc32c.h"
+#include "graph/path.h"
 #include "target.h"
 
 namespace ebbtide::fuzz {

@@ -8,7 +8,7 @@
 #include <span>
 #include <tuple>
 
-#include "retained.h"
+#include "graph/retained.h"
 
 namespace ebbtide::fuzz {
 

@@ -1,9 +1,9 @@
-/** Zstandard blocks decoded by libzstd (native/zstd.cc), on Node's thread pool. Frame checksums are compared. */
+/** Zstandard blocks decoded by libzstd (native/host/zstd.cc), on Node's thread pool. Frame checksums are compared. */
 import { present } from '../../../errors.js';
 import { addonError, loadAddon } from '../../../system/addon.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
 
-/** What native/zstd.cc exports. */
+/** What native/host/zstd.cc exports. */
 interface Addon {
   version: string;
   error: string;

@@ -1,0 +1,58 @@
+/**
+ * Whether a process has a snapshot's directory mounted, in any mount namespace: as the layer of an overlay, or bound. Used before a
+ * directory is replaced, since a mount continues to use the old one. Reads what the kernel lists for each process.
+ */
+import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { eachLimit } from '../files.js';
+
+const PROCESSES_AT_ONCE = 16;
+/** In mountinfo: the root of the mount in its file system, the mount point, …, the options of the file system. */
+const LINE = /^\d+ \d+ \S+ (\S+) (\S+) .* - \S+ \S+ (\S+)$/;
+
+/**
+ * A mount point of the directory; undefined: it is not mounted as far as this process may see. `directory`: absolute, as the
+ * snapshotter's mounts name it; it exists.
+ */
+export async function mountPointOf(directory: string): Promise<string | undefined> {
+  const real = await realpath(directory);
+  const last = basename(directory);
+  // Mounts of many layers name them from the directory of the snapshots on.
+  const short = last === 'fs' ? join(basename(dirname(directory)), last) : last;
+  const isLayer = (path: string): boolean => [directory, real, short].includes(path);
+  // Of a bind there is the path in its file system, which begins at any of its directories here.
+  const isBound = (root: string): boolean => root.endsWith(`/${short}`) && real.endsWith(root);
+  for (const table of await mountTables()) {
+    for (const line of table.split('\n')) {
+      const [, root = '', point = '', options = ''] = LINE.exec(line) ?? [];
+      if (isBound(unescaped(root)) || layersOf(unescaped(options)).some(isLayer)) return unescaped(point);
+    }
+  }
+  return undefined;
+}
+
+const layersOf = (options: string): string[] =>
+  options
+    .split(',')
+    .flatMap((option) => /^(?:lowerdir|upperdir)\+?=(.*)$/.exec(option)?.[1]?.split(':') ?? []);
+
+/** Of each mount namespace that has a process, once. Processes that end meanwhile, or are another user's, are left out. */
+async function mountTables(): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const tables = new Map<string, string>();
+  await eachLimit(['self', ...pids], PROCESSES_AT_ONCE, async (pid) => {
+    try {
+      const namespace = await readlink(`/proc/${pid}/ns/mnt`);
+      if (tables.has(namespace)) return;
+      tables.set(namespace, '');
+      tables.set(namespace, await readFile(`/proc/${pid}/mountinfo`, 'utf8'));
+    } catch {
+      // It has ended, or is not ours to look at.
+    }
+  });
+  return [...tables.values()];
+}
+
+/** Spaces and the like are octal there. */
+const unescaped = (text: string): string =>
+  text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
