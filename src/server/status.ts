@@ -70,6 +70,7 @@ const endings: Partial<Record<ErrorKind, string>> = {
 function asContainerdSays(kind: ErrorKind, message: string): string {
   const ending = endings[kind];
   if (ending === undefined || message.endsWith(`: ${ending}`)) return message;
+  if (message === '') return ending;
   const object = message.endsWith(` ${ending}`) ? message.slice(0, -ending.length - 1) : message;
   return `${object}: ${ending}`;
 }
