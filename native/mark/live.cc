@@ -42,6 +42,8 @@ void LiveMarks::restart() {
   suspects_ = {};
   garbage_ = {};
   sifted_ = {};
+  fresh_.clear();
+  keepsFresh_ = false;
   pins_.clear();
   big_.reset();
   expiring_.clear();
@@ -120,20 +122,44 @@ void LiveMarks::recount(NodeId id) {
 }
 
 void LiveMarks::listGarbage(NodeId id) {
+  if (!isGarbage(id)) return;
+  listFresh(id);
   const uint32_t state = stateOf(id, kPlain);
-  if (!isGarbage(id) || (cells_.flags(state) & LiveCells::kGarbage) != 0) return;
+  if ((cells_.flags(state) & LiveCells::kGarbage) != 0) return;
   garbage_.push(id);
   cells_.setFlag(state, LiveCells::kGarbage);
-  if (keepsFresh_ && fresh_.size() < kMostFresh) fresh_.push_back(id);
+}
+
+// Not by the list of garbage: most nodes are in it from their creation on, before something refers to them, and until it is
+// sifted.
+void LiveMarks::listFresh(NodeId id) {
+  const uint32_t state = stateOf(id, kFlat);
+  if (!keepsFresh_ || (cells_.flags(state) & LiveCells::kFresh) != 0) return;
+  if (fresh_.size() == kMostFresh) {
+    forgetFresh();
+    return;
+  }
+  fresh_.push_back(id);
+  cells_.setFlag(state, LiveCells::kFresh);
+}
+
+// From now on all garbage counts as new.
+void LiveMarks::forgetFresh() {
+  keepsFresh_ = false;
+  for (const NodeId id : std::exchange(fresh_, {})) cells_.clearFlag(stateOf(id, kFlat), LiveCells::kFresh);
 }
 
 std::vector<NodeId> LiveMarks::takeFresh() {
-  if (!keepsFresh_) {
-    for (size_t i = 0; i < std::min(garbage_.size(), kMostFresh); i++) fresh_.push_back(garbage_[i]);
+  std::vector<NodeId> fresh;
+  if (keepsFresh_) {
+    fresh = fresh_;
+    forgetFresh();
+    std::erase_if(fresh, [this](NodeId id) { return !isGarbage(id); });
+  } else {
+    for (size_t i = 0; i < garbage_.size() && fresh.size() < kMostFresh; i++)
+      if (isGarbage(garbage_[i])) fresh.push_back(garbage_[i]);
   }
   keepsFresh_ = true;
-  std::vector<NodeId> fresh = std::exchange(fresh_, {});
-  std::erase_if(fresh, [this](NodeId id) { return !isGarbage(id); });
   return fresh;
 }
 

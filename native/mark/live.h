@@ -145,6 +145,8 @@ class LiveMarks final : public GraphObserver {
   void drop(uint32_t state, uint32_t times);
   void enlist(uint32_t state, uint32_t flag, ChunkedWords& list);
   void listGarbage(NodeId id);
+  void listFresh(NodeId id);
+  void forgetFresh();
   void setExpanded(uint32_t state, bool expanded);
   void die(uint32_t state);
   void updateRoot(NodeId id);
@@ -174,8 +176,8 @@ class LiveMarks final : public GraphObserver {
   ChunkedWords suspects_;  // those of them that kept others and lead somewhere
   ChunkedWords garbage_;
   ChunkedWords sifted_;    // garbage that was looked at
-  bool keepsFresh_ = false;
-  std::vector<NodeId> fresh_;
+  bool keepsFresh_ = false;    // else all garbage is new
+  std::vector<NodeId> fresh_;  // with kFresh; some have revived
   std::vector<NodeId> pins_;
   struct BigCursor {
     uint32_t state;

@@ -29,7 +29,8 @@ class LiveCells {
     kWaiting = 16,
     kLost = 32,
     kSuspect = 64,
-    kGarbage = 128,
+    kGarbage = 128,  // of the plain state
+    kFresh = 128,    // of the flat one
     kInLists = kWaiting | kLost | kSuspect | kGarbage,
   };
 

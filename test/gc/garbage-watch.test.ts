@@ -30,3 +30,29 @@ test('given no memory for a look, when the store has changed, then it ends quiet
   while (heard === 0) await new Promise((resolve) => setTimeout(resolve, 20));
   assert.ok((await watch.age()) >= 0);
 });
+
+test('given a look that takes long, when changes come meanwhile, then they and later ones are looked at', async (t) => {
+  const w = await world(t);
+  await w.collect();
+  const { graph } = w.engine;
+  const watch = new GarbageWatch({ graph, hasDeletions: () => true });
+  t.after(() => watch.close());
+  let heard = 0;
+  watch.listen(() => heard++);
+  const bringUpToDate = graph.bringUpToDate.bind(graph);
+  let isSlow = true;
+  const slow = t.mock.method(graph, 'bringUpToDate', () => !isSlow && bringUpToDate());
+  const first = watch.look();
+  watch.changed();
+  // Longer than changes wait.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  isSlow = false;
+  await first;
+  const looks = slow.mock.callCount();
+  await w.blob('garbage');
+  watch.changed();
+  const end = performance.now() + 60_000;
+  while (heard === 0 && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(heard, 1);
+  assert.ok(slow.mock.callCount() > looks);
+});

@@ -298,7 +298,46 @@ bool garbageIsKnown() {
   fine &= core->bringUpToDate(SIZE_MAX) && core->garbageByType()[2] == 1 && all() == Words{3} && core->freshGarbage().empty();
   core->apply(Words{kOpRemove, 3, 4, kLabel, kOpSet, 3, 0, 0, 0, kOpFree, 3});
   fine &= core->bringUpToDate(SIZE_MAX) && core->garbageByType()[2] == 0 && all().empty();
+  // What refers to it comes after it, or in the same batch; then all goes, and again.
+  for (NodeId id = 10; fine && id < 12; id++) {
+    core->apply(Words{kOpSet, id, kPresent | kCollectible | 2u << 8, 0, 0, kOpAdd, 0, id, kLabel});
+    fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage().empty();
+  }
+  for (int times = 0; fine && times < 2; times++) {
+    core->apply(Words{kOpRemove, 0, 10, kLabel, kOpRemove, 0, 11, kLabel});
+    fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage().size() == 2 && core->freshGarbage().empty();
+    core->apply(Words{kOpAdd, 0, 10, kLabel, kOpAdd, 0, 11, kLabel});
+    fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage().empty();
+  }
+  // An id that is given out again.
+  core->apply(Words{kOpRemove, 0, 10, kLabel});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage().size() == 1;
+  core->apply(Words{kOpSet, 10, 0, 0, 0, kOpFree, 10});
+  core->apply(Words{kOpSet, 10, kPresent | kCollectible | 2u << 8, 0, 0});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage() == Words{10};
   return fine && core->wrongLive()->empty();
+}
+
+// More than is kept apart comes and lives; then one goes, which is not lost among them.
+bool freshIsNotCrowdedOut() {
+  constexpr NodeId kMany = (1u << 18) + 100;
+  auto core = std::make_shared<Core>();
+  core->apply(Words{kOpSet, 0, kPresent | kRoot | 1u << 8, 0, 0});
+  core->markLive(0, LiveFault::kNone)->work();
+  core->endRun();
+  bool fine = core->freshGarbage().empty();
+  Words ops;
+  for (NodeId id = 1; id <= kMany; id++) {
+    ops.insert(ops.end(), {kOpSet, id, kPresent | kCollectible | 2u << 8, 0, 0, kOpAdd, 0, id, kLabel});
+    if (id % 4096 != 0 && id != kMany) continue;
+    core->apply(ops);
+    ops.clear();
+    fine &= core->bringUpToDate(SIZE_MAX);
+  }
+  core->apply(Words{kOpRemove, 0, kMany - 1, kLabel});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->freshGarbage() == Words{kMany - 1};
+  core->apply(Words{kOpRemove, 0, 5, kLabel});
+  return fine && core->bringUpToDate(SIZE_MAX) && core->freshGarbage() == Words{5};
 }
 
 }  // namespace
@@ -328,6 +367,7 @@ int main() {
   if (!checksFind()) failures += std::printf("live_test: a check found nothing, or what is not there\n") > 0;
   if (!checksEnd()) failures += std::printf("live_test: a check did not end\n") > 0;
   if (!garbageIsKnown()) failures += std::printf("live_test: garbage is not known\n") > 0;
+  if (!freshIsNotCrowdedOut()) failures += std::printf("live_test: what is new is crowded out\n") > 0;
   if (!threadsTakeTurns()) failures += std::printf("live_test: a thread's marks are wrong\n") > 0;
   if (failures == 0) std::printf("live_test: ok\n");
   return failures == 0 ? 0 : 1;

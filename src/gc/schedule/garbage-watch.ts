@@ -47,7 +47,7 @@ export class GarbageWatch {
     if (this.#changedAt !== undefined || this.#isClosed) return;
     this.#changedAt = this.#now();
     // Without memory for it the next change is the next look.
-    this.#timer = setTimeout(() => void this.look().catch(() => undefined), LOOK_MS);
+    this.#timer = setTimeout(() => void this.#lookAnew().catch(() => undefined), LOOK_MS);
     // A process that has nothing else to do may end.
     this.#timer.unref();
   }
@@ -58,6 +58,12 @@ export class GarbageWatch {
       this.#looking = undefined;
     });
     return this.#looking;
+  }
+
+  /** One that is under way when a change is due began before the change. */
+  async #lookAnew(): Promise<void> {
+    await this.#looking?.catch(() => undefined);
+    await this.look();
   }
 
   /** Milliseconds for which the oldest has been garbage; 0 when there is none. */
