@@ -99,17 +99,22 @@ async function importStream(
   await using(stream, async () => {
     reporter.report({ event: 'Importing' });
     const bytes = received(stream);
-    const images = await importImage(host.db, call.cancellable, bytes, {
+    const images = await importImage(host.db, call.cancellable, lent(bytes), {
       names: (annotations, digest) => entryNames(references, annotations, digest),
       ...(Object.keys(store.labels).length > 0 && { labels: store.labels }),
     });
-    // What follows the archive's end, which a sender otherwise waits to get rid of.
+    // What follows the archive's end: a sender that cannot send it takes that for a failure.
     for await (const _ of bytes);
     for (const unpack of unpacks) await unpackFor(host.db, call.cancellable, images, unpack);
     for (const { name, target } of images) reporter.report({ event: 'saved', name, desc: target });
     reporter.report({ event: 'Completed import' });
   });
 }
+
+/** The same bytes for a reader that may stop before their end. */
+const lent = (bytes: AsyncIterator<Uint8Array>): AsyncIterable<Uint8Array> => ({
+  [Symbol.asyncIterator]: () => ({ next: () => bytes.next() }),
+});
 
 async function exportStream(
   t: Transfer,

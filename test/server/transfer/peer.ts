@@ -48,12 +48,12 @@ export class PeerStream {
     this.call.write(anyOf(UPDATE, { update: bytes }));
   }
 
-  /** Sends an archive, never more than it was asked for, and closes its side. */
-  async sendAll(bytes: Uint8Array): Promise<void> {
+  /** Sends an archive, never more than it was asked for, and closes its side. Whether all of it was asked for. */
+  async sendAll(bytes: Uint8Array): Promise<boolean> {
     for (let done = 0, window = 0; done < bytes.length; ) {
       while (window === 0) {
         const message = await this.next();
-        if (message === undefined) return;
+        if (message === undefined) return false;
         window += messageIn<{ update: number }>(UPDATE, message).update;
       }
       const end = Math.min(bytes.length, done + Math.min(window, 32 * 1024));
@@ -62,6 +62,7 @@ export class PeerStream {
       done = end;
     }
     this.call.end();
+    return true;
   }
 
   /** Receives an archive, granting `window` bytes at a time; says the most that came unasked for. */

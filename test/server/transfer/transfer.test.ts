@@ -92,6 +92,17 @@ test('an archive becomes images with their labels, unpacked, step by step, and n
   assert.deepEqual((await client.call('leases', 'List')).leases, []);
 });
 
+test('what follows the end of an archive is taken, too, so that its sender does not fail', async (t) => {
+  const { client } = await started(t);
+  const { tar } = await archive();
+  const input = await PeerStream.open(client, 'in');
+  const sent = input.sendAll(Buffer.concat([tar, Buffer.alloc(400_000)]));
+  const request = { source: importFrom('in'), destination: store({ extraReferences: [prefix] }) };
+  await client.call('transfer', 'Transfer', request);
+  assert.equal(await sent, true);
+  assert.equal(await input.end(), 0);
+});
+
 test('an exported archive has the bytes of an export, never more at a time than the client asked for', async (t) => {
   const { client } = await started(t);
   const { tar } = await archive();
