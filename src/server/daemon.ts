@@ -191,6 +191,7 @@ async function startParts(
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
     policies,
+    transfer: options.transfer,
     observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();

@@ -24,6 +24,7 @@ const host = {
   ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
   policies,
+  transfer: false,
   observe: <T>(run: () => Promise<T>) => run(),
 };
 const { server, running } = nodeHttp2Server(
