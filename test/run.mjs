@@ -28,7 +28,8 @@ if (files.length === 0) {
 const temporary = mkdtempSync(join(tmpdir(), 'ebb-'));
 // As the temporary directory is: some tests run programs as another user.
 chmodSync(temporary, 0o1777);
-const defaults = ['--test-concurrency=3', '--test-reporter=spec'].filter(
+// A test that waits for what never comes fails; the longest take two minutes on a busy machine.
+const defaults = ['--test-concurrency=3', '--test-timeout=900000', '--test-reporter=spec'].filter(
   (flag) => !flags.some((given) => given.startsWith(flag.split('=')[0])),
 );
 const child = spawn(process.execPath, ['--test', ...defaults, ...flags, ...files], {

@@ -31,6 +31,8 @@ export interface ImportOptions {
    * belong to it. Default `import-<date>`, and nothing is left out.
    */
   baseName?: string | undefined;
+  /** The names for an entry, instead of one by `baseName`; an entry without any is left out. */
+  names?: ((annotations: StringMap, digest: string) => readonly string[]) | undefined;
   /** Labels for the images. */
   labels?: StringMap | undefined;
   /**
@@ -85,11 +87,12 @@ export function importImage(
       why: `cannot be used: ${error.message}`,
     }));
     for (const entry of manifests) {
-      const name = importName(entry.annotations, entry.digest, options);
-      if (name === undefined) continue;
+      const names = namesOf(entry, options);
+      if (names.length === 0) continue;
       const why = await importer.add(entry);
-      if (why === undefined) wanted.set(name, entry);
-      else leftOut.push({ digest: entry.digest, mediaType: entry.mediaType, why });
+      if (why !== undefined) leftOut.push({ digest: entry.digest, mediaType: entry.mediaType, why });
+      else for (const name of names) wanted.set(name, entry);
+      checkCount(wanted.size, nameOf(source), MAX_IMAGES);
     }
     if (wanted.size === 0) {
       const [damaged] = unusable.values();
@@ -103,9 +106,15 @@ export function importImage(
   });
 }
 
+function namesOf({ annotations, digest }: Descriptor, options: ImportOptions): readonly string[] {
+  if (options.names !== undefined) return options.names(annotations ?? {}, digest);
+  const name = importName(annotations, digest, options);
+  return name === undefined ? [] : [name];
+}
+
 function nothingToImport(
   source: string | AsyncIterable<Uint8Array>,
-  { baseName }: ImportOptions,
+  { baseName, names }: ImportOptions,
   leftOut: readonly LeftOut[],
 ): EbbtideError {
   const object = nameOf(source);
@@ -113,6 +122,12 @@ function nothingToImport(
     return invalidArgument(`${object} has no image: ${leftOutText(leftOut)}`, {
       object,
       remedy: 'give a source with images, or import manifests of other kinds as artifacts (--artifacts)',
+    });
+  }
+  if (names !== undefined) {
+    return invalidArgument(`${object} has no image that gets a name`, {
+      object,
+      remedy: 'give a source with images whose names belong to the one that was asked for',
     });
   }
   return invalidArgument(

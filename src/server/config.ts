@@ -31,6 +31,8 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** Whether the services Transfer and Streaming are there; default not, while they are unfinished. */
+  transfer: boolean;
   /** What to retire, by schedule; undefined: nothing. */
   policyFile?: string | undefined;
   /** As `openDB`'s; undefined: the default. */
@@ -53,6 +55,7 @@ const fields = [
   'scheduler',
   'limits',
   'expiryGraceMs',
+  'transfer',
 ] as const;
 type Field = (typeof fields)[number];
 export type GivenOptions = { [name in Field]?: unknown };
@@ -101,6 +104,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
     policyFile: path('policyFile', given.policyFile),
+    transfer: flag('transfer', given.transfer),
     ...graceOf(given.expiryGraceMs),
   };
 }
@@ -122,6 +126,12 @@ function text(name: string, value: unknown): string | undefined {
   if (value === undefined) return undefined;
   if (typeof value === 'string' && value !== '') return value;
   throw invalidArgument(`option ${name} is not a string`, { object: name });
+}
+
+/** Off by default. */
+function flag(name: string, value: unknown): boolean {
+  if (value === undefined || typeof value === 'boolean') return value ?? false;
+  throw invalidArgument(`option ${name} is not true or false`, { object: name });
 }
 
 /** The first choice is the default. */

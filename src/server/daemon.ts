@@ -194,6 +194,7 @@ async function startParts(
     collect: (signal) => collections.collect(signal),
     policies,
     pictures,
+    transfer: options.transfer,
     observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();

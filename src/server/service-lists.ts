@@ -15,6 +15,9 @@ import { sandboxStoreService } from './services/sandbox-store.js';
 import { snapshotsService } from './services/snapshots.js';
 import { tasksService } from './services/tasks.js';
 import { versionService } from './services/version.js';
+import { streamingService } from './transfer/streaming.js';
+import { Streams } from './transfer/streams.js';
+import { transferService } from './transfer/transfer.js';
 
 /** The services for clients. */
 export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Service[] {
@@ -33,7 +36,13 @@ export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Se
     eventsService(host),
     tasksService(),
     ebbtideService(host, stats),
+    ...(host.transfer ? transferServices(host) : []),
   ]);
+}
+
+function transferServices(host: ServiceHost): Service[] {
+  const streams = new Streams();
+  return [streamingService(streams), transferService(host, streams)];
 }
 
 /** The services for containerd's proxy plugins. */

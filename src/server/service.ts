@@ -95,6 +95,8 @@ export interface ServiceHost {
   observe<T>(run: () => Promise<T>, statsOf: (result: T) => GCStats): Promise<T>;
   /** Runs a collection; if one is under way, waits for the next. */
   collect(signal: AbortSignal): Promise<GCStats>;
+  /** Whether the services Transfer and Streaming are there. */
+  readonly transfer: boolean;
   /** The daemon's own policy. */
   readonly policies: Policies;
   readonly pictures: Pictures;

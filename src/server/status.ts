@@ -1,7 +1,7 @@
 /**
- * Errors as clients get them: kinds of error map one to one to gRPC codes. containerd's clients append the
- * name of the kind to a message unless it ends with it, so messages end the way containerd's do. Called by
- * call.ts; pure.
+ * Errors as clients get them: kinds of error map one to one to gRPC codes, and messages end with the words of their kind,
+ * as containerd's do. Clients of 1.6 put the words there themselves; those of 2.x only show what they get. Called by call.ts;
+ * pure.
  */
 import type { Metadata } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
@@ -56,17 +56,32 @@ export function statusOf(error: unknown): CallStatus {
   return { code: codes[kind], details: asContainerdSays(kind, message) };
 }
 
+/** The words by which Go's clients know a kind. */
 const endings: Partial<Record<ErrorKind, string>> = {
+  InvalidArgument: 'invalid argument',
   NotFound: 'not found',
   AlreadyExists: 'already exists',
+  FailedPrecondition: 'failed precondition',
+  Unavailable: 'unavailable',
+  NotImplemented: 'not implemented',
 };
 
-/** `image "x" not found` → `image "x": not found` */
+/** `image "x" not found` → `image "x": not found`; `x is in use` → `x is in use: failed precondition`. */
 function asContainerdSays(kind: ErrorKind, message: string): string {
   const ending = endings[kind];
-  if (ending === undefined || !message.endsWith(` ${ending}`)) return message;
-  const object = message.slice(0, -ending.length - 1);
-  return object.endsWith(':') ? message : `${object}: ${ending}`;
+  if (ending === undefined || message.endsWith(`: ${ending}`)) return message;
+  if (message === '') return ending;
+  const object = message.endsWith(` ${ending}`) ? message.slice(0, -ending.length - 1) : message;
+  return `${object}: ${ending}`;
+}
+
+/** The same without the words, unless the sentence needs them: our own clients show the kind by themselves. */
+function withoutEnding(kind: ErrorKind, details: string): string {
+  const ending = endings[kind];
+  if (ending === undefined || !details.endsWith(`: ${ending}`)) return details;
+  const object = details.slice(0, -ending.length - 2);
+  const isSentence = !(kind === 'NotFound' || kind === 'AlreadyExists') || object.includes(ending);
+  return isSentence ? object : details;
 }
 
 // ------------------------------------------------------------------------ with details for our own clients
@@ -119,7 +134,7 @@ export function errorOf(response: { code?: number; details?: string; metadata?: 
       .details.find((any) => any.typeUrl.endsWith(`/${INFO_TYPE}`));
     if (detail !== undefined) found = infoCodec().decode(Buffer.from(detail.value)).metadata;
   }
-  const message = response.details || `the daemon returned code ${response.code}`;
+  const message = withoutEnding(kind, response.details ?? '') || `the daemon returned code ${response.code}`;
   return new EbbtideError(kind, message, { object: found.object, remedy: found.remedy });
 }
 

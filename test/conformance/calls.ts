@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { deliberate } from './calls-deliberate.js';
 import { buildGo } from './go-programs.js';
+import type { Release } from './releases.js';
 import { Server, type Side } from './servers.js';
 
 export interface CallResult {
@@ -16,9 +17,9 @@ export interface CallResult {
 
 const RUN_MS_MAX = 300_000;
 
-export async function runCalls(side: Side, dir: string): Promise<CallResult[]> {
+export async function runCalls(side: Side, dir: string, release: Release = '1'): Promise<CallResult[]> {
   const program = buildGo('test/conformance/calls', 'program');
-  await using server = await Server.start(side, { dir });
+  await using server = await Server.start(side, { dir, release });
   const { status, stdout, stderr } = spawnSync(program, [server.address], {
     encoding: 'utf8',
     timeout: RUN_MS_MAX,
@@ -48,12 +49,16 @@ export interface CallComparison {
   stale: string[];
 }
 
-export function compareCalls(theirs: readonly CallResult[], ours: readonly CallResult[]): CallComparison {
+export function compareCalls(
+  theirs: readonly CallResult[],
+  ours: readonly CallResult[],
+  release: Release = '1',
+): CallComparison {
   const differences: CallDifference[] = [];
   const stale: string[] = [];
   for (const [i, their] of theirs.entries()) {
     const our = ours[i];
-    const reason = deliberate.get(their.call);
+    const reason = deliberate[release].get(their.call);
     const [a, b] = [outcome(their), outcome(our)];
     if (a !== b) {
       const words = (r: CallResult | undefined, text: string): string =>

@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { type LoadReport, loadVerdict } from './load.js';
 import { errorKind, lineDifferences, Normaliser } from './normalise.js';
 import { parseOutcomes, suiteRows, worse } from './suites.js';
-import { compareTranscripts, type StepResult } from './transcript.js';
+import { asMeant, compareTranscripts, type StepResult, staleDifferences } from './transcript.js';
 
 describe('normalising', () => {
   const normaliser = (): Normaliser => new Normaliser({ roots: ['/srv/a/root'], work: '/srv/a/work' });
@@ -103,6 +103,28 @@ describe('a session', () => {
     assert.deepEqual(compareTranscripts(events('a', 'b'), events('b'))[0]!.differences, [
       { side: 'containerd', line: 'a' },
     ]);
+  });
+});
+
+describe('meant differences of a session', () => {
+  const meant = [{ section: 'images', line: 'ctr images ls', differing: /^new /, reason: 'newer' }];
+
+  test('they are excused line by line, and one that no longer shows is reported', () => {
+    const compare = (...stdout: string[]) => compareTranscripts([step({})], [step({ stdout })], meant);
+    assert.equal(asMeant(compare('REF', 'new one')), true);
+    assert.equal(asMeant(compare('REF', 'new one', 'old')), false);
+    assert.deepEqual(staleDifferences(compare('REF', 'new one'), meant), []);
+    assert.deepEqual(staleDifferences(compare('REF'), meant), ['ctr images ls']);
+  });
+
+  test('what a collection removes has no order, everything else has', () => {
+    const events = (...names: string[]): StepResult[] => [
+      step({ section: 'events', stdout: names.map((name) => `<time> conform /snapshot/${name}`) }),
+    ];
+    const compare = (a: StepResult[], b: StepResult[]) => asMeant(compareTranscripts(a, b));
+    assert.equal(compare(events('remove a', 'remove b'), events('remove b', 'remove a')), true);
+    assert.equal(compare(events('remove a', 'remove b'), events('remove b', 'remove b')), false);
+    assert.equal(compare(events('prepare a', 'remove b'), events('remove b', 'prepare a')), false);
   });
 });
 

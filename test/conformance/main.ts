@@ -1,31 +1,34 @@
 /**
  * `npm run test:conformance`: judges `ebbtide serve` by software that is not ours, beside a real containerd.
  *
- *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
+ *   node dist/test/conformance/main.js [PART…] [--containerd 1|2] [--only REGEXP] [--self] [--keep] [--json FILE]
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
  *                                       [--bytes N] [--rounds N]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
  * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
  * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2),
- * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls and proxy run
+ * beside containerd 1 and beside containerd 2 (releases.ts), unless `--containerd` picks one; the others beside 1. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { cacheDirectory } from '../support/cache.js';
 import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
 import { runClients } from './clients.js';
-import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
+import { meantDifferences } from './ctr-deliberate.js';
+import { ensurePackages, imagePackages, judgePackages } from './debian.js';
 import { checkHttp2, http2Packages } from './http2/http2.js';
 import { makeImages } from './images.js';
 import { checkKit, kitMissing } from './kit/kit.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
 import { Registry } from './registry.js';
+import { type Release, releases, versionOf } from './releases.js';
 import {
   abuseReport,
   callsReport,
@@ -38,14 +41,17 @@ import {
 } from './report.js';
 import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
-import { compareTranscripts, runTranscript } from './transcript.js';
+import { asMeant, compareTranscripts, runTranscript, staleDifferences } from './transcript.js';
 
 const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse', 'kit'] as const;
 type Part = (typeof parts)[number];
+/** What containerd 2 judges as well. */
+const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'proxy']);
 
 interface Options {
   dir: string;
   ours: Side;
+  release: Release;
   only?: RegExp;
   seconds: number;
   clients: number;
@@ -76,28 +82,30 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
 const KILLS = 10;
 const KILL_SECONDS_MIN = 3;
 
-async function judgeSuites({ dir, ours, only }: Options): Promise<Verdict> {
-  const theirs = await runSuites('containerd', join(dir, 'suites-theirs'), only);
-  const here = await runSuites(ours, join(dir, 'suites-ours'), only);
+async function judgeSuites({ dir, ours, release, only }: Options): Promise<Verdict> {
+  const theirs = await runSuites('containerd', join(dir, 'suites-theirs'), release, only);
+  const here = await runSuites(ours, join(dir, 'suites-ours'), release, only);
   const rows = suiteRows(theirs, here);
   const lost = worse(rows);
   return { ok: lost.length === 0, report: suitesReport(rows, lost, here.output), result: rows };
 }
 
-async function judgeCtr({ dir, ours }: Options): Promise<Verdict> {
+async function judgeCtr({ dir, ours, release }: Options): Promise<Verdict> {
   const images = makeImages();
   await using registry = await Registry.start(images);
-  const theirs = await runTranscript('containerd', join(dir, 'ctr-theirs'), images, registry.host);
-  const here = await runTranscript(ours, join(dir, 'ctr-ours'), images, registry.host);
-  const steps = compareTranscripts(theirs, here);
-  const ok = steps.every((s) => s.differences.length === 0);
-  return { ok, report: transcriptReport(steps), result: { steps, theirs, ours: here } };
+  const theirs = await runTranscript('containerd', join(dir, 'ctr-theirs'), images, registry.host, release);
+  const here = await runTranscript(ours, join(dir, 'ctr-ours'), images, registry.host, release);
+  const meant = ours === 'containerd' ? [] : meantDifferences[release];
+  const steps = compareTranscripts(theirs, here, meant);
+  const stale = staleDifferences(steps, meant);
+  const ok = asMeant(steps) && stale.length === 0;
+  return { ok, report: transcriptReport(steps, { stale }), result: { steps, theirs, ours: here } };
 }
 
-async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
-  const theirs = await runCalls('containerd', join(dir, 'calls-theirs'));
-  const here = await runCalls(ours, join(dir, 'calls-ours'));
-  const compared = compareCalls(theirs, here);
+async function judgeCalls({ dir, ours, release }: Options): Promise<Verdict> {
+  const theirs = await runCalls('containerd', join(dir, 'calls-theirs'), release);
+  const here = await runCalls(ours, join(dir, 'calls-ours'), release);
+  const compared = compareCalls(theirs, here, release);
   // Between two containerds nothing is deliberate.
   if (ours === 'containerd') compared.stale = [];
   const ok = compared.differences.every((d) => d.reason !== undefined) && compared.stale.length === 0;
@@ -107,13 +115,13 @@ async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
 /** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
 
-async function judgeProxy({ dir, ours }: Options): Promise<Verdict> {
+async function judgeProxy({ dir, ours, release }: Options): Promise<Verdict> {
   const images = makeImages();
-  const builtIn = await runBuiltIn(join(dir, 'proxy-theirs'), images);
-  const proxied = await runProxied(ours, join(dir, 'proxy-ours'), images);
+  const builtIn = await runBuiltIn(join(dir, 'proxy-theirs'), images, release);
+  const proxied = await runProxied(ours, join(dir, 'proxy-ours'), images, release);
   const steps = compareTranscripts(builtIn.steps, proxied.steps);
   const freed = proxied.leftBytes < proxied.fullBytes * LEFT_MAX;
-  const ok = freed && steps.every((s) => s.differences.length === 0);
+  const ok = freed && asMeant(steps);
   return { ok, report: proxyReport(steps, proxied, freed), result: { steps, builtIn, proxied } };
 }
 
@@ -170,6 +178,7 @@ async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      containerd: { type: 'string', multiple: true, default: [...releases] },
       only: { type: 'string' },
       self: { type: 'boolean', default: false },
       keep: { type: 'boolean', default: false },
@@ -185,6 +194,8 @@ async function main(): Promise<number> {
   for (const name of ['seconds', 'clients', 'seed', 'bytes', 'rounds'] as const) {
     if (!/^\d+$/.test(values[name])) return complain(`--${name} takes a whole number, not ${values[name]}`);
   }
+  const other = values.containerd.find((release) => !releases.includes(release as Release));
+  if (other !== undefined) return complain(`--containerd takes ${releases.join(' or ')}, not ${other}`);
   const unknown = positionals.find((p) => !parts.includes(p as Part));
   if (unknown !== undefined) return complain(`no part is called ${unknown}: ${parts.join(', ')}`);
   if (process.getuid?.() !== 0) return complain('the suites mount file systems: run this as root');
@@ -192,9 +203,20 @@ async function main(): Promise<number> {
   const needed = wanted.every((part) => part === 'kit') ? [] : [...judgePackages, ...imagePackages];
   const missing = ensurePackages(needed);
   if (missing !== undefined) return complain(missing);
+  const turns = wanted.flatMap((part) =>
+    releases
+      .filter((release) => (besideBoth.has(part) ? values.containerd.includes(release) : release === '1'))
+      .map((release) => ({ part, release })),
+  );
+  const versions = new Map<Release, string>();
+  try {
+    for (const { release } of turns) if (needed.length > 0) versions.set(release, versionOf(release));
+  } catch (error) {
+    return complain(`${(error as Error).message}; \`--containerd 1\` does without`);
+  }
 
-  const options: Options = {
-    dir: mkdtempSync(join(cacheDirectory(), 'run-')),
+  const dir = mkdtempSync(join(cacheDirectory(), 'run-'));
+  const options: Omit<Options, 'dir' | 'release'> = {
     ours: values.self ? 'containerd' : 'ebbtide',
     ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
     seconds: Number(values.seconds),
@@ -204,20 +226,23 @@ async function main(): Promise<number> {
     bytes: Number(values.bytes),
     rounds: Number(values.rounds),
   };
-  if (needed.length > 0)
-    process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
   const results: Record<string, unknown> = {};
   let ok = true;
   try {
-    for (const part of wanted) {
-      const verdict = await judges[part](options);
+    for (const { part, release } of turns) {
+      const version = versions.get(release);
+      if (version !== undefined)
+        process.stdout.write(`\n${options.ours} beside containerd ${version}: ${part}\n`);
+      const own = join(dir, release);
+      mkdirSync(own, { recursive: true });
+      const verdict = await judges[part]({ ...options, release, dir: own });
       ok &&= verdict.ok;
-      results[part] = verdict.result;
+      results[release === '1' ? part : `${part} beside ${release}`] = verdict.result;
       process.stdout.write(`\n${verdict.report}\n`);
     }
   } finally {
-    if (values.keep) process.stdout.write(`kept: ${options.dir}\n`);
-    else rmSync(options.dir, { recursive: true, force: true });
+    if (values.keep) process.stdout.write(`kept: ${dir}\n`);
+    else rmSync(dir, { recursive: true, force: true });
   }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
   process.stdout.write(

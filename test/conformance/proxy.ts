@@ -5,8 +5,9 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { MadeImages } from './images.js';
+import type { Release } from './releases.js';
 import { Server, type Side } from './servers.js';
-import { Session, type StepResult } from './transcript.js';
+import { Session, type StepResult, toolsOf } from './transcript.js';
 import type { Section } from './transcript-steps.js';
 
 /** The name of our snapshotter in containerd. It may not be that of a built-in plugin, not even of a disabled one. */
@@ -20,7 +21,7 @@ const beforeRestart: readonly Section[] = [
   {
     title: 'import and unpack',
     steps: [
-      `ctr images import --snapshotter $SNAPSHOTTER --base-name ${image} $IMAGES/layout.tar`,
+      `ctr images import $LOCAL --snapshotter $SNAPSHOTTER --base-name ${image} $IMAGES/layout.tar`,
       'ctr images check --snapshotter $SNAPSHOTTER',
       'ctr content ls',
       'ctr content get $APP',
@@ -34,7 +35,7 @@ const beforeRestart: readonly Section[] = [
       "cd $WORK/mounted && echo written >written && touch -d '2001-02-03 04:05:06' written",
       'umount $WORK/mounted',
       'ctr snapshots --snapshotter $SNAPSHOTTER diff web | list | grep -v " ./$"',
-      'ctr -n second images import --snapshotter $SNAPSHOTTER $IMAGES/app.docker.tar',
+      'ctr -n second images import $LOCAL --snapshotter $SNAPSHOTTER $IMAGES/app.docker.tar',
       'ctr -n second images check --snapshotter $SNAPSHOTTER',
       'ctr content ls -q',
     ],
@@ -81,13 +82,18 @@ export interface ProxyRun {
 }
 
 /** On its own plugins. */
-export async function runBuiltIn(dir: string, images: MadeImages): Promise<ProxyRun> {
-  await using server = await Server.start('containerd', { dir: join(dir, 'containerd') });
-  return await runSteps(server, server, images, 'overlayfs');
+export async function runBuiltIn(dir: string, images: MadeImages, release: Release): Promise<ProxyRun> {
+  await using server = await Server.start('containerd', { dir: join(dir, 'containerd'), release });
+  return await runSteps(server, server, images, 'overlayfs', release);
 }
 
 /** With the plugins of `side`; containerd's own code served by backend/main.go when that is `containerd`. */
-export async function runProxied(side: Side, dir: string, images: MadeImages): Promise<ProxyRun> {
+export async function runProxied(
+  side: Side,
+  dir: string,
+  images: MadeImages,
+  release: Release,
+): Promise<ProxyRun> {
   const behindDir = join(dir, 'behind');
   const socket = join(behindDir, side === 'ebbtide' ? 'proxy.sock' : 's.sock');
   await using behind = await Server.start(side === 'ebbtide' ? 'ebbtide' : 'backend', {
@@ -97,10 +103,11 @@ export async function runProxied(side: Side, dir: string, images: MadeImages): P
   });
   await using server = await Server.start('containerd', {
     dir: join(dir, 'containerd'),
+    release,
     disable: ['io.containerd.content.v1.content'],
     config: proxyConfig(socket),
   });
-  return await runSteps(server, behind, images, proxySnapshotter);
+  return await runSteps(server, behind, images, proxySnapshotter, release);
 }
 
 const proxyConfig = (socket: string): string =>
@@ -118,8 +125,10 @@ async function runSteps(
   behind: Server,
   images: MadeImages,
   snapshotter: string,
+  release: Release,
 ): Promise<ProxyRun> {
-  const session = new Session(server, images, { SNAPSHOTTER: snapshotter }, [behind.root]);
+  const also = { ...toolsOf(release), SNAPSHOTTER: snapshotter };
+  const session = new Session(server, images, also, [behind.root]);
   try {
     const steps = await session.run(beforeRestart);
     const fullBytes = usedBytes(behind.root);

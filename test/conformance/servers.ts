@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { buildGo } from './go-programs.js';
+import { environmentOf, type Release } from './releases.js';
 
 export const sides = ['containerd', 'ebbtide'] as const;
 export type Side = (typeof sides)[number];
@@ -21,6 +22,8 @@ type Program = Side | 'backend' | 'node-http2';
 export interface ServerOptions {
   /** Private directory of this server, made when missing. */
   dir: string;
+  /** Of a containerd; default 1. */
+  release?: Release;
   policy?: 'shared' | 'isolated';
   /** Default `on-request`: only when a client asks (synchronous delete). */
   gc?: 'on-request' | 'scheduled';
@@ -49,6 +52,7 @@ export class Server implements AsyncDisposable {
   readonly address: string;
   readonly logFile: string;
   readonly #command: readonly string[];
+  readonly #env: NodeJS.ProcessEnv;
   #child: ChildProcess | undefined;
   #ended: Promise<void> = Promise.resolve();
 
@@ -59,6 +63,7 @@ export class Server implements AsyncDisposable {
     this.address = join(options.dir, 's.sock');
     this.logFile = join(options.dir, 'log');
     mkdirSync(this.root, { recursive: true, mode: 0o711 });
+    this.#env = side === 'containerd' ? environmentOf(options.release ?? '1') : process.env;
     if (side === 'backend') {
       this.#command = [buildGo('test/conformance/backend', 'program'), this.root, this.address];
     } else if (side === 'node-http2') {
@@ -83,7 +88,7 @@ export class Server implements AsyncDisposable {
   async start(): Promise<void> {
     const log = openSync(this.logFile, 'a');
     const [program, ...args] = this.#command;
-    const child = spawn(program!, args, { stdio: ['ignore', log, log] });
+    const child = spawn(program!, args, { env: this.#env, stdio: ['ignore', log, log] });
     closeSync(log);
     running.add(child);
     this.#child = child;
@@ -160,16 +165,28 @@ const leftOut = [
   'io.containerd.snapshotter.v1.aufs',
   'io.containerd.snapshotter.v1.devmapper',
 ];
+/** The same of 2. */
+const leftOutOf2 = [
+  'io.containerd.cri.v1.images',
+  'io.containerd.cri.v1.runtime',
+  'io.containerd.nri.v1.nri',
+  'io.containerd.snapshotter.v1.blockfile',
+  'io.containerd.snapshotter.v1.erofs',
+  'io.containerd.differ.v1.erofs',
+];
 
 function containerdConfig(server: Server, options: ServerOptions): string {
-  const disabled = [...leftOut, ...(options.disable ?? [])].map((id) => JSON.stringify(id)).join(', ');
+  const newer = options.release === '2';
+  const disabled = [...leftOut, ...(newer ? leftOutOf2 : []), ...(options.disable ?? [])]
+    .map((id) => JSON.stringify(id))
+    .join(', ');
   // A first collection far off and a pause between two that is 1e9 times as long as one: only requests are left.
   const scheduler =
     (options.gc ?? 'on-request') === 'on-request'
       ? ['startup_delay = "1000h"', 'pause_threshold = 1e-9', 'mutation_threshold = 1000000000']
       : [];
   return [
-    'version = 2',
+    `version = ${newer ? 3 : 2}`,
     `root = ${JSON.stringify(server.root)}`,
     `state = ${JSON.stringify(join(server.dir, 'state'))}`,
     `disabled_plugins = [${disabled}]`,

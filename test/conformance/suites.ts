@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { buildGo } from './go-programs.js';
+import type { Release } from './releases.js';
 import { Server, type Side } from './servers.js';
 
 export type Outcome = 'pass' | 'fail' | 'skip' | 'not run';
@@ -22,7 +23,7 @@ interface Round {
 
 const rounds: readonly Round[] = [
   { policy: 'shared', tests: ['TestContent', 'TestContentShared'] },
-  { policy: 'isolated', tests: ['TestContent', 'TestContentIsolated'] },
+  { policy: 'isolated', tests: ['TestContent', 'TestContentIsolated', 'TestContentSharedNamespaceIsolated'] },
   { policy: 'shared', tests: ['TestNative'] },
   { policy: 'shared', tests: ['TestOverlayfs'] },
 ];
@@ -34,14 +35,18 @@ export interface SuiteRun {
   output: string;
 }
 
-export async function runSuites(side: Side, dir: string, only?: RegExp): Promise<SuiteRun> {
-  const program = buildGo('test/conformance/suites', 'test');
+export async function runSuites(side: Side, dir: string, release: Release, only?: RegExp): Promise<SuiteRun> {
+  const program = buildGo('test/conformance/suites', 'test', release);
   const outcomes = new Map<string, Outcome>();
   let output = '';
   for (const [i, round] of rounds.entries()) {
     const tests = round.tests.filter((t) => only?.test(t) ?? true);
     if (tests.length === 0) continue;
-    await using server = await Server.start(side, { dir: join(dir, `${side}-${i}`), policy: round.policy });
+    await using server = await Server.start(side, {
+      dir: join(dir, `${side}-${i}`),
+      release,
+      policy: round.policy,
+    });
     const args = ['-test.v', '-test.parallel', '1', '-test.timeout', `${ROUND_MS_MAX}ms`];
     const run = spawnSync(program, [...args, '-test.run', `^(${tests.join('|')})$`], {
       encoding: 'utf8',

@@ -2,10 +2,11 @@
  * The `ctr` session that is run on both servers, one shell line a step. Set in the environment: ctr's address and
  * namespace (`conform`); IMAGES (a directory of made images), WORK (empty, private),
  * REGISTRY (host:port on loopback), APP and BASE (digests of the manifests), CONFIG and LAYER (digests of app's config
- * and last layer). `list` lists a tar, also a compressed one, without the times of whiteouts.
+ * and last layer), LOCAL (a flag of `ctr`, empty for 1). `list` lists a tar, also a compressed one, without the times of whiteouts.
  *
  * Order is compared everywhere but where containerd's order means nothing (snapshot lists): those steps say `| sort`.
  */
+import type { Release } from './releases.js';
 
 export interface Section {
   title: string;
@@ -14,7 +15,7 @@ export interface Section {
 
 const image = 'example.com/conform/app';
 
-export const sections: readonly Section[] = [
+const sections: readonly Section[] = [
   { title: 'version and plugins', steps: ['ctr version', 'ctr plugins ls', 'ctr tasks ls'] },
   {
     title: 'namespaces',
@@ -38,33 +39,33 @@ export const sections: readonly Section[] = [
     title: 'images',
     steps: [
       'ctr images ls',
-      'ctr images import --no-unpack --base-name example.com/conform/app $IMAGES/layout.tar',
+      'ctr images import $LOCAL --no-unpack --base-name example.com/conform/app $IMAGES/layout.tar',
       'ctr images ls',
       'ctr images ls -q',
       'ctr images check',
       'ctr content ls',
       'ctr content ls -q',
-      `ctr images import --base-name ${image} $IMAGES/layout.tar`,
+      `ctr images import $LOCAL --base-name ${image} $IMAGES/layout.tar`,
       'ctr images check',
-      'ctr images import --digests $IMAGES/app.docker.tar',
+      'ctr images import $LOCAL --digests $IMAGES/app.docker.tar',
       'ctr images ls',
-      'ctr images import --snapshotter native $IMAGES/app.docker.tar',
+      'ctr images import $LOCAL --snapshotter native $IMAGES/app.docker.tar',
       `ctr images label ${image}:app colour=blue note=first`,
       `ctr images label ${image}:app colour=red`,
       `ctr images ls "labels.colour==red"`,
       `ctr images ls "name~=/base/"`,
       `ctr images ls 'name~=['`,
       `ctr images ls 'labels.colour='`,
-      `ctr images tag ${image}:app ${image}:second`,
-      `ctr images tag ${image}:app ${image}:second`,
-      `ctr images tag --force ${image}:base ${image}:second`,
-      `ctr images tag ${image}:missing ${image}:third`,
+      `ctr images tag $LOCAL ${image}:app ${image}:second`,
+      `ctr images tag $LOCAL ${image}:app ${image}:second`,
+      `ctr images tag $LOCAL --force ${image}:base ${image}:second`,
+      `ctr images tag $LOCAL ${image}:missing ${image}:third`,
       'ctr images ls -q',
-      `ctr images export $WORK/exported.tar ${image}:app`,
+      `ctr images export $LOCAL $WORK/exported.tar ${image}:app`,
       'tar -tf $WORK/exported.tar | sort',
       'tar -xOf $WORK/exported.tar index.json',
-      `ctr images export --platform linux/arm64 $WORK/none.tar ${image}:app`,
-      'ctr -n elsewhere images import --base-name moved $WORK/exported.tar',
+      `ctr images export $LOCAL --platform linux/arm64 $WORK/none.tar ${image}:app`,
+      'ctr -n elsewhere images import $LOCAL --base-name moved $WORK/exported.tar',
       'ctr -n elsewhere images ls',
       'ctr -n elsewhere images rm --sync $(ctr -n elsewhere images ls -q)',
       'ctr -n elsewhere content ls -q',
@@ -76,7 +77,7 @@ export const sections: readonly Section[] = [
   {
     title: 'images from a registry',
     steps: [
-      'ctr images pull --plain-http $REGISTRY/conform/pulled:app | tail -n 1 | cut -c1-20',
+      'ctr images pull $LOCAL --plain-http $REGISTRY/conform/pulled:app | tail -n 1 | cut -c1-20',
       'ctr images ls "name~=/pulled/"',
       'ctr images check "name~=/pulled/"',
       'ctr content fetch --plain-http $REGISTRY/conform/fetched:base >/dev/null',
@@ -247,6 +248,52 @@ export const sections: readonly Section[] = [
       'ctr content rm $(ctr content ls -q)',
       'ctr namespaces rm conform',
       'ctr namespaces ls',
+    ],
+  },
+];
+
+/** What only the `ctr` of 2 knows. */
+const newer: Section = {
+  title: 'only in 2',
+  steps: [
+    'ctr info | grep -c uuid',
+    'ctr deprecations list',
+    'ctr sandboxes ls',
+    `ctr images inspect --content ${image}:app | sort`,
+    `ctr images usage ${image}:app`,
+    'ctr leases ls -q | wc -l',
+  ],
+};
+
+export function sectionsOf(release: Release): readonly Section[] {
+  const last = sections.length - 1;
+  return release === '1' ? sections : [...sections.slice(0, last), newer, ...sections.slice(last)];
+}
+
+/** Afterwards, on 2: without `--local` ctr uses the Transfer service. */
+export const transferSections: readonly Section[] = [
+  {
+    title: 'through the Transfer service',
+    steps: [
+      `ctr images import --base-name ${image} $IMAGES/layout.tar >$WORK/said`,
+      `grep -o '[^ ]*:[a-z]* *saved' $WORK/said | sort -u`,
+      `ctr images import --no-unpack --digests $IMAGES/app.docker.tar >$WORK/said`,
+      'ctr images ls',
+      'ctr images check',
+      'ctr snapshots ls | sort',
+      'ctr leases ls -q | wc -l',
+      `ctr images tag ${image}:app ${image}:other`,
+      `ctr images tag ${image}:app ${image}:other`,
+      `ctr images tag --force ${image}:app ${image}:other`,
+      `ctr images tag ${image}:missing ${image}:third`,
+      `ctr images export $WORK/transferred.tar ${image}:app`,
+      'tar -tf $WORK/transferred.tar | sort',
+      'tar -xOf $WORK/transferred.tar index.json',
+      `ctr images export $WORK/none.tar ${image}:missing`,
+      'ctr -n moved images import --base-name moved $WORK/transferred.tar >$WORK/said',
+      'ctr -n moved images ls',
+      'ctr images pull --plain-http $REGISTRY/conform/pulled:app >$WORK/said',
+      'ctr images ls -q',
     ],
   },
 ];

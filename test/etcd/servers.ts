@@ -15,9 +15,14 @@ import { aptInstall } from '../support/apt.js';
 import { spawnMortal } from './mortal.js';
 import type { Place } from './network.js';
 
+/** Directory of another `etcd` and `etcdctl` than those on the path. */
+const programs = process.env.EBBTIDE_ETCD_PROGRAMS;
+const program = (name: 'etcd' | 'etcdctl'): string => (programs ? join(programs, name) : name);
+
 /** Installs the server when it is missing and we may; else the tests fail saying what to install. */
 export function requireEtcd(): void {
-  if (has('etcd')) return;
+  if (has(program('etcd'))) return;
+  if (programs) throw new Error(`EBBTIDE_ETCD_PROGRAMS has no etcd that runs: ${programs}`);
   const help = 'these tests need a real etcd: apt-get install etcd-server etcd-client';
   if (process.getuid?.() !== 0) throw new Error(help);
   if (!aptInstall(['etcd-server', 'etcd-client'])) throw new Error(help);
@@ -131,7 +136,12 @@ export class Member {
       ['--log-level', 'error'],
     ].flat();
     const env = { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch };
-    const child = spawnMortal('etcd', [...args, ...extra], { stdio: 'ignore', env }, this.place.command);
+    const child = spawnMortal(
+      program('etcd'),
+      [...args, ...extra],
+      { stdio: 'ignore', env },
+      this.place.command,
+    );
     this.#child = child;
   }
 
@@ -271,7 +281,7 @@ export class Cluster {
 
   #ctl(urls: readonly string[], args: readonly string[]): string {
     const env = { ...process.env, ETCDCTL_API: '3' };
-    return execFileSync('etcdctl', ['--endpoints', urls.join(','), ...args], {
+    return execFileSync(program('etcdctl'), ['--endpoints', urls.join(','), ...args], {
       env,
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],

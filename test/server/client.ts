@@ -25,7 +25,9 @@ export const services = {
   namespaces: 'containerd.services.namespaces.v1.Namespaces',
   sandboxes: 'containerd.services.sandbox.v1.Store',
   snapshots: 'containerd.services.snapshots.v1.Snapshots',
+  streaming: 'containerd.services.streaming.v1.Streaming',
   tasks: 'containerd.services.tasks.v1.Tasks',
+  transfer: 'containerd.services.transfer.v1.Transfer',
   version: 'containerd.services.version.v1.Version',
 } as const;
 export type ServiceName = keyof typeof services;
@@ -104,11 +106,14 @@ export class TestClient {
     return messages;
   }
 
+  /** Requests and responses are streams. */
+  duplex(service: ServiceName, name: string): ClientDuplexStream<Message, Message> {
+    const { path, request, response } = methodOf(service, name);
+    return this.grpc.makeBidiStreamRequest(path, request.encode, response.decode, this.headers);
+  }
+
   write(): WriteStream {
-    const { path, request, response } = methodOf('content', 'Write');
-    return new WriteStream(
-      this.grpc.makeBidiStreamRequest(path, request.encode, response.decode, this.headers),
-    );
+    return new WriteStream(this.duplex('content', 'Write'));
   }
 
   /** A whole blob in one stream, committed with its size and digest. */

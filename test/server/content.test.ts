@@ -176,6 +176,8 @@ test('lists come in messages of at most 100, filtered, in order', async (t) => {
     lists.flatMap((message) => message.info.map((info: { digest: string }) => info.digest)),
     [...digests].sort(),
   );
+  const [first] = lists[0]?.info ?? [];
+  assert.deepEqual(first, (await client.call('content', 'Info', { digest: first.digest })).info);
   const odd = await client.all('content', 'List', { filters: ['labels.odd==yes'] });
   assert.equal(odd.flatMap((message) => message.info).length, 65);
   await assert.rejects(client.all('content', 'List', { filters: ['labels.odd='] }), {

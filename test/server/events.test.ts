@@ -70,7 +70,7 @@ test('the store and the services announce what changes, with containerd’s topi
   assert.deepEqual(
     got.map((message) => [message.namespace, message.topic, plain(message)]),
     [
-      ['test', '/namespaces/create', { labels: { a: '1' }, name: 'other' }],
+      ['other', '/namespaces/create', { labels: { a: '1' }, name: 'other' }],
       ['test', '/images/create', { labels: { l: '1' }, name: 'i' }],
       ['test', '/images/delete', { name: 'i' }],
       ['test', '/content/create', { digest, size: 8 }],

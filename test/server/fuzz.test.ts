@@ -85,7 +85,7 @@ function call(random: Random, session: ClientHttp2Session): void {
 }
 
 test(`nonsense of seed ${SEED} hurts no other client and leaves nothing open`, async (t) => {
-  const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
+  const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 }, transfer: true });
   const random = new Random(SEED);
   for (let round = 0; round < ROUNDS; round++) {
     await (random.int(3) === 0 ? frames(random, daemon.address) : calls(random, daemon.address));

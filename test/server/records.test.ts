@@ -46,6 +46,48 @@ test('namespaces: created, labelled, listed, deleted when empty', async (t) => {
   assert.equal((await client.fails('namespaces', 'Delete', { name: 'test' })).code, code.notFound);
 });
 
+test('the message of an error ends with the words of its kind, which clients of containerd 2 only show', async (t) => {
+  const { client } = await world(t);
+  const details = async (...call: Parameters<typeof client.fails>): Promise<string> =>
+    (await client.fails(...call)).details;
+  const snapshotter = 'native';
+  await client.call('snapshots', 'Prepare', { snapshotter, key: 'k' });
+  assert.deepEqual(
+    [
+      await details('snapshots', 'Prepare', { snapshotter, key: 'k' }),
+      await details('snapshots', 'Stat', { snapshotter, key: 'x' }),
+      await details('images', 'Delete', { name: 'x' }),
+      await details('namespaces', 'Create', { namespace: { name: 'not a name' } }),
+      await details('snapshots', 'Prepare', { snapshotter, key: 'l', parent: 'k' }),
+      await details('diff', 'Diff', { mediaType: 'text/nonsense' }),
+    ].map((text) => text.slice(text.lastIndexOf(': '))),
+    [
+      ': already exists',
+      ': not found',
+      ': not found',
+      ': invalid argument',
+      ': invalid argument',
+      ': not implemented',
+    ],
+  );
+});
+
+test('plugins: what clients look up is listed, each service under the name that containerd has for it', async (t) => {
+  const { client } = await world(t, { snapshotters: 'native' });
+  const { plugins } = await client.call('introspection', 'Plugins', {});
+  const named = (type: string) =>
+    ids(plugins.filter((p: Message) => p.type === `io.containerd.${type}.v1`)).sort();
+  assert.deepEqual(named('snapshotter'), ['native']);
+  assert.deepEqual(named('sandbox.store'), ['local']);
+  // Runs nothing and transfers nothing, so it must not be taken for a server that does.
+  for (const type of ['sandbox.controller', 'transfer', 'streaming']) assert.deepEqual(named(type), []);
+  for (const service of ['containers', 'content', 'images', 'leases', 'sandboxes', 'snapshots']) {
+    assert.ok(named('grpc').includes(service), service);
+  }
+  const { version } = await client.call('version', 'Version', {});
+  assert.doesNotMatch(version, /^v?\d/);
+});
+
 test('images: created, updated by mask, deleted only with the right target', async (t) => {
   const { client } = await world(t);
   const epoch = { seconds: 1_000_000_000, nanos: 5 };

@@ -60,7 +60,7 @@ test('a snapshotter that is missing or unknown is an InvalidArgument', async (t)
   const { client } = await world(t, { snapshotters: 'native' });
   assert.deepEqual(await client.fails('snapshots', 'Stat', { snapshotter: 'zfs', key: 'k' }), {
     code: code.invalidArgument,
-    details: 'snapshotter not loaded: zfs',
+    details: 'snapshotter not loaded: zfs: invalid argument',
   });
   assert.equal((await client.fails('snapshots', 'Stat', { key: 'k' })).code, code.invalidArgument);
   await assert.rejects(client.all('snapshots', 'List', { snapshotter: 'overlayfs' }), {

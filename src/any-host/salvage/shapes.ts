@@ -115,6 +115,13 @@ export function readTree(scan: PageScan, value: Buffer, pages: number[] = [], de
   return { sequence: bucket.sequence, entries, isSplit };
 }
 
+/** Whether a page that can be read is in the place of a record's, and is not one. */
+export function isOther(scan: PageScan, value: Buffer): boolean {
+  const page = scan.page(scan.bucket(value)?.page ?? 0);
+  if (page?.kind !== 'leaf' || page.entries.length === 0) return false;
+  return !page.entries.some(({ key, isBucket }) => !isBucket && (key === 'createdat' || key === 'ref'));
+}
+
 export const textOf = (one: Buffer | Tree | undefined): string | undefined =>
   Buffer.isBuffer(one) ? one.toString('latin1') : undefined;
 export const treeIn = ({ entries }: Tree, name: string): Tree | undefined => {

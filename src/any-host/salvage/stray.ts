@@ -11,6 +11,7 @@ import {
   CONTENT_PARTS,
   changedAt,
   createdAt,
+  isOther,
   kindOf,
   NAMESPACE_PARTS,
   type Path,
@@ -59,7 +60,10 @@ function readLeaf(scan: PageScan, { id, entries }: LeafPage): StrayLeaf {
   for (const { key, value } of entries) {
     const pages: number[] = [];
     const tree = readTree(scan, value, pages);
-    if (tree === undefined) continue;
+    if (tree === undefined) {
+      isDoubtful ||= isOther(scan, value);
+      continue;
+    }
     const kind = kindOf(key, tree);
     isDoubtful ||= kind === undefined;
     const times = { createdAt: createdAt(tree), changedAt: changedAt(tree) };

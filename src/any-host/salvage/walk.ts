@@ -5,6 +5,7 @@ import {
   CONTENT_PARTS,
   changedAt,
   createdAt,
+  isOther,
   isStructure,
   kindIn,
   kindOf,
@@ -208,7 +209,8 @@ class Walk {
       if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
         const reason = tree === undefined ? 'not readable' : 'other';
         this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
-        return reason === 'other' ? reason : undefined;
+        const isAnothers = kind !== undefined && isOther(this.#scan, value);
+        return reason === 'other' || isAnothers ? 'other' : undefined;
       }
       [created, time] = [createdAt(tree), changedAt(tree)];
     }

@@ -60,9 +60,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
 
       List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
         const batches = new Batches<ContentInfoMessage>(limits, (info) => send({ info }));
-        // containerd leaves out the time of the last update.
-        const take = (info: ContentInfo): Promise<void> => batches.add({ ...message(info), updatedAt: null });
-        await store.walk(call.cancellable, take, ...filters);
+        await store.walk(call.cancellable, (info) => batches.add(message(info)), ...filters);
         await batches.flush();
       }),
 

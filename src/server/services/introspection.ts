@@ -38,9 +38,17 @@ const grpcPlugins = [
   'images',
   'leases',
   'namespaces',
+  'sandboxes',
   'snapshots',
   'tasks',
   'version',
+] as const;
+
+const transferPlugins = [
+  ['streaming', 'manager'],
+  ['transfer', 'local'],
+  ['grpc', 'streaming'],
+  ['grpc', 'transfer'],
 ] as const;
 
 export function introspectionService(host: ServiceHost): Service {
@@ -66,7 +74,7 @@ export function introspectionService(host: ServiceHost): Service {
   };
 }
 
-function pluginsOf({ db, root }: ServiceHost): Plugin[] {
+function pluginsOf({ db, root, transfer }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
   // As in containerd: the levels of amd64 affect matching, but do not name the host.
   const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
@@ -90,7 +98,9 @@ function pluginsOf({ db, root }: ServiceHost): Plugin[] {
     plugin('metadata', 'bolt', { exports: { policy: db.host.policy, root: layout.database(root) } }),
     plugin('differ', 'walking', { platforms: [here] }),
     plugin('gc', 'scheduler'),
+    plugin('sandbox.store', 'local'),
     ...grpcPlugins.map((id) => plugin('grpc', id)),
+    ...(transfer ? transferPlugins.map(([type, id]) => plugin(type, id)) : []),
   ];
 }
 

@@ -1,7 +1,6 @@
 /**
- * containerd.services.namespaces.v1.Namespaces. The stores publish no namespace events, so this does:
- * creations and updates as events of the caller's namespace, if there is one, deletions as events of the
- * deleted one, as in containerd 1.6.
+ * containerd.services.namespaces.v1.Namespaces. The stores publish no namespace events, so this does, as events of the
+ * namespace that they are about, as in containerd 2.x.
  */
 import { invalidArgument } from '../../errors.js';
 import { maskPaths } from '../../model/fieldpaths.js';
@@ -44,14 +43,14 @@ export function namespacesService({ db, events }: ServiceHost): Service {
         return namespaces;
       }),
 
-      Create: unary(async (request: NamespaceRequest, { context }) => {
+      Create: unary(async (request: NamespaceRequest) => {
         const { name, labels } = required(request);
         await store.create({}, name, compactMap(labels));
-        await events.publish(context.namespace || name, '/namespaces/create', { name, labels });
+        await events.publish(name, '/namespaces/create', { name, labels });
         return { namespace: { name, labels } };
       }),
 
-      Update: unary(async (request: NamespaceRequest, { context }) => {
+      Update: unary(async (request: NamespaceRequest) => {
         const { name, labels } = required(request);
         const paths = request.updateMask?.paths ?? [];
         for (const path of paths) {
@@ -68,7 +67,7 @@ export function namespacesService({ db, events }: ServiceHost): Service {
           const changes = changed.map((label) => [label, labelOf(labels, label) ?? ''] as const);
           await store.setLabels(ctx, name, Object.fromEntries(changes));
         });
-        await events.publish(context.namespace || name, '/namespaces/update', { name, labels });
+        await events.publish(name, '/namespaces/update', { name, labels });
         return { namespace: await load(name) };
       }),
 

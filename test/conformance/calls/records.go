@@ -178,6 +178,10 @@ func (p *prober) probeContainers() {
 	bad = container("bad")
 	bad.Spec = nil
 	p.call("container create: no spec", ctx, create(bad))
+	// Not everybody refused it.
+	_, _ = within(ctx, func(ctx context.Context) (interface{}, error) {
+		return p.containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "bad"})
+	})
 	bad = container("bad")
 	bad.Snapshotter = ""
 	p.call("container create: key without snapshotter", ctx, create(bad))

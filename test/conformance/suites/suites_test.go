@@ -29,16 +29,26 @@ func dial(t testing.TB) *containerd.Client {
 	return client
 }
 
+// inNamespace gives a new namespace, whose content other ones may share.
+type inNamespace = func(ctx context.Context, shareable bool) (context.Context, func(context.Context) error, error)
+
 // contentStore gives every test (and every further context a test asks for) a
 // namespace and a lease of its own.
 func contentStore(client *containerd.Client) contentsuite.StoreInitFn {
 	var namespacesMade uint64
 	return func(ctx context.Context, _ string) (context.Context, content.Store, func() error, error) {
 		name := contentsuite.Name(ctx)
-		wrap := func(ctx context.Context) (context.Context, func(context.Context) error, error) {
+		wrap := wrapper(func(ctx context.Context, shareable bool) (context.Context, func(context.Context) error, error) {
 			n := atomic.AddUint64(&namespacesMade, 1)
-			return client.WithLease(namespaces.WithNamespace(ctx, fmt.Sprintf("%s-%d", name, n)))
-		}
+			namespace := fmt.Sprintf("%s-%d", name, n)
+			if shareable {
+				l := map[string]string{"containerd.io/namespace.shareable": "true"}
+				if err := client.NamespaceService().Create(ctx, namespace, l); err != nil {
+					return nil, nil, err
+				}
+			}
+			return client.WithLease(namespaces.WithNamespace(ctx, namespace))
+		})
 		return contentsuite.SetContextWrapper(ctx, wrap), client.ContentStore(), func() error { return nil }, nil
 	}
 }
