@@ -15,6 +15,7 @@
 import type { PageScan } from '../../bolt/scan.js';
 import type { Instant } from '../../model/time.js';
 import { decodeAny } from '../../model/wire.js';
+import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
 import { namesItself, type Owners } from './owners.js';
 import {
@@ -25,6 +26,7 @@ import {
   type RecordKind,
   readTree,
   sizeIn,
+  strangeField,
   type Tree,
   textOf,
   treeIn,
@@ -74,6 +76,7 @@ export class Merge {
   readonly #scan: PageScan;
   readonly #disk: Disk;
   readonly #owners: Owners;
+  readonly #creations: Creations;
   readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
   /** The record that a page belongs to. */
@@ -85,7 +88,8 @@ export class Merge {
   readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
   readonly sequences = new Map<string, number>();
 
-  constructor(scan: PageScan, disk: Disk, owners: Owners) {
+  constructor(scan: PageScan, disk: Disk, owners: Owners, creations: Creations) {
+    this.#creations = creations;
     this.#scan = scan;
     this.#disk = disk;
     this.#owners = owners;
@@ -201,6 +205,16 @@ export class Merge {
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
+    const kind = kindIn(path);
+    const tree = origin === 'older' && kind !== undefined ? this.treeOf(record) : undefined;
+    if (tree !== undefined && strangeField(tree) !== undefined) {
+      this.#leaveOut(record, 'its fields are damaged');
+      return;
+    }
+    if (origin === 'older' && proof !== 'proved' && kind && this.#creations.isAnothers(kind, record)) {
+      this.#leaveOut(record, 'its fields belong to another record as well');
+      return;
+    }
     if (!this.#claim(record, proof)) return;
     this.#put({ ...record, origin });
   }

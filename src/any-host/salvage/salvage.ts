@@ -9,6 +9,7 @@ import { failedPrecondition, throwIfAborted } from '../../errors.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { outsideOf } from '../compact.js';
 import { findPlaces } from '../places.js';
+import { Creations } from './creations.js';
 import { type Disk, lookAtDisk } from './disk.js';
 import { Elimination } from './elimination.js';
 import { familiesIn } from './families.js';
@@ -16,7 +17,7 @@ import { Merge } from './merge.js';
 import { Owners } from './owners.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
 import { findTrees, type Trees } from './roots.js';
-import { type Path, placeIn, type RecordKind, readTree } from './shapes.js';
+import { kindIn, type Path, placeIn, type RecordKind, readTree } from './shapes.js';
 import { addStrays, readStrays, type Stray, type StrayLeaf } from './stray.js';
 import type { Gap } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
@@ -89,7 +90,7 @@ export async function salvage(
     const isWhole = isNamed && first?.gaps.length === 0;
     const strays = isWhole ? [] : readStrays(scan, leavesIn(trees), disk.snapshotters);
     const owners = ownersIn(scan, trees, strays, disk);
-    const merge = new Merge(scan, disk, owners);
+    const merge = new Merge(scan, disk, owners, creationsIn(trees, strays));
     merge.begin(first, isNamed);
     for (const walked of older) {
       await yieldToEventLoop();
@@ -152,6 +153,17 @@ function ownersIn(
   const elimination = first && new Elimination(first, isNewest, disk);
   owners.resolve(elimination);
   return owners;
+}
+
+function creationsIn({ first, older, isNamed }: Trees, strays: readonly StrayLeaf[]): Creations {
+  const creations = new Creations();
+  for (const walked of [first, ...older])
+    for (const record of walked?.records ?? []) {
+      const kind = kindIn(record.path);
+      if (kind !== undefined) creations.add(kind, record, isNamed && walked === first);
+    }
+  for (const { records } of strays) for (const record of records) creations.add(record.kind, record);
+  return creations;
 }
 
 const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({

@@ -191,6 +191,18 @@ export function kindOf(key: string, tree: Tree): RecordKind | undefined {
   return has('updatedat') ? undefined : 'lease';
 }
 
+/** Of records, in all versions of containerd. */
+const FIELDS: ReadonlySet<string> = new Set([
+  ...SETS,
+  ...['createdat', 'updatedat', 'expireat', 'name', 'parent', 'size', 'ref', 'expected'],
+  ...['image', 'spec', 'snapshotKey', 'snapshotter', 'sandboxid', 'sandboxer', 'options'],
+  ...['snapshots', 'ingests', 'images'],
+]);
+
+/** A field that is none: bytes of another page are among those of the record. */
+export const strangeField = ({ entries }: Tree): string | undefined =>
+  [...entries.keys()].find((name) => !FIELDS.has(name));
+
 /** `<namespace>/<number>/<key>`: what a snapshot and an ingest are called in their backend. */
 export interface BackendName {
   readonly namespace: string;
