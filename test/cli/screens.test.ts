@@ -12,8 +12,8 @@ import { noTerminal, onTerminal, tooLong } from './terminal.js';
 const WIDTHS = [60, 80, 120];
 const ONE = 'example.com/one:1';
 
-/** Lists that need more than the store of this test. */
-const ELSEWHERE = ['hosts ls', 'orphans'];
+/** Lists that need more than the store of this test, and what has formats but is no list. */
+const ELSEWHERE = ['hosts ls', 'orphans', 'export-graph'];
 /** Further words for a screen; a list that is not here is asked without any. */
 const words: Readonly<Record<string, readonly string[]>> = { import: ['SOURCE'] };
 /** Screens that are not lists. */
