@@ -136,6 +136,9 @@ function doorsOf(db: DB): Doors[] {
         find: async (s) => s.find(ctx, digest),
         why: (s) => s.why(ctx, digest),
         du: (s) => s.du(ctx),
+        picture: async (s) => {
+          for await (const _ of s.picture(ctx)) noop();
+        },
         check: (s) => s.check(ctx),
         planCollection: (s) => s.planCollection(ctx),
         planPolicy: (s) => s.planPolicy({ rules: [{ keepLast: 1 }] }, ctx),
