@@ -12,7 +12,7 @@ import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
 import type { CallContext } from '../context.js';
-import { abortError, type EbbtideError, invalidArgument, isAlreadyExists, isNotFound } from '../errors.js';
+import { type EbbtideError, invalidArgument, isAlreadyExists, isNotFound, orAborted } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import type { Image } from '../stores/images.js';
 import { fsError } from '../system/system-errors.js';
@@ -188,16 +188,6 @@ async function* untilAborted(
     if (signal?.aborted) ended?.catch(() => undefined);
     else await ended;
   }
-}
-
-function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  return new Promise<T>((resolve, reject) => {
-    const abort = (): void => reject(abortError(signal));
-    if (signal.aborted) abort();
-    signal.addEventListener('abort', abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }
 
 async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> {

@@ -17,6 +17,9 @@ export const NOBODY = -1;
 /** In place of a namespace: the roots are of several. */
 export const SEVERAL = -2;
 
+/** States that are followed before the clock is looked at. */
+const STATES_AT_ONCE = 1024;
+
 /** Roots in the order in which they are followed. */
 export interface Keepers {
   readonly ids: readonly number[];
@@ -83,7 +86,7 @@ export class Support {
   static async find(view: GraphView, leaves: Leaves, keepers: Keepers, pace: Pace): Promise<Support> {
     const support = new Support(view, leaves);
     for (const [n, id] of keepers.ids.entries()) {
-      support.#follow(id, n, keepers.namespaces[n] ?? NOBODY);
+      await support.#follow(id, n, keepers.namespaces[n] ?? NOBODY, pace);
       if (pace.isOver) await pace.pass();
     }
     return support;
@@ -103,10 +106,12 @@ export class Support {
     return this.#isRoot[id] === 1;
   }
 
-  #follow(root: number, n: number, namespace: number): void {
+  async #follow(root: number, n: number, namespace: number, pace: Pace): Promise<void> {
     this.#queued = 0;
     this.#enter(plainState(root), END_OF_WAY, n, namespace);
     for (let at = 0; at < this.#queued; at++) {
+      // One root may keep most of the store.
+      if (at % STATES_AT_ONCE === STATES_AT_ONCE - 1 && pace.isOver) await pace.pass();
       const state = this.#queue[at] ?? 0;
       this.#leaves.forEachOf(idOfState(state), (leaf) => this.#keep(leaf, state, n, namespace));
       this.#view.forEachStep(state, (to) => {

@@ -157,8 +157,11 @@ async function itemsOf({ view, items, pace }: Picture, roots: readonly number[])
   };
   for (const root of roots) {
     enter(plainState(root));
-    for (let state = open.pop(); state !== undefined; state = open.pop()) view.forEachStep(state, enter);
-    if (pace.isOver) await pace.pass();
+    for (let state = open.pop(), n = 0; state !== undefined; state = open.pop(), n++) {
+      // One root may keep most of the store.
+      if (n % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+      view.forEachStep(state, enter);
+    }
   }
   return reached;
 }

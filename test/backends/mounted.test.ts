@@ -20,7 +20,10 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
   symlinkSync(dir, join(dir, 'link'));
   const layer = (id: number): string => join(snapshots, `${id}/fs`);
   const places = [layer(1), layer(2), layer(11), join(dir, 'link/snapshots/1/fs')];
-  const found = async (command: string): Promise<boolean[]> => {
+  const found = async (
+    command: string,
+    ...looks: (() => Promise<string | undefined>)[]
+  ): Promise<boolean[]> => {
     // In a namespace of its own; it says when it has mounted, and ends with its input.
     const child = spawn(
       'unshare',
@@ -33,7 +36,9 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
     try {
       await Promise.race([new Promise((resolve) => child.stdout.once('data', resolve)), ended]);
       assert.equal(child.exitCode, null, command);
-      const points = await Promise.all(places.map(mountPointOf));
+      const points = await Promise.all(
+        looks.length > 0 ? looks.map((look) => look()) : places.map((place) => mountPointOf(place)),
+      );
       for (const point of points) assert.ok([undefined, at].includes(point), point);
       return points.map((point) => point !== undefined);
     } finally {
@@ -55,6 +60,17 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
     true,
   ]);
   assert.deepEqual(await found(`mount -t tmpfs 1 '${at}'`), [false, false, false, false]);
+  // Moved away after it was mounted.
+  for (const command of [
+    `mount --bind 1/fs '${at}'`,
+    `mount -t overlay overlay -o lowerdir=${layer(1)}:${layer(2)} '${at}'`,
+  ]) {
+    assert.deepEqual(
+      await found(`${command} && mv 1 rm-1`, () => mountPointOf(layer(1), join(snapshots, 'rm-1/fs'))),
+      [true],
+    );
+    renameSync(join(snapshots, 'rm-1'), join(snapshots, '1'));
+  }
 });
 
 test('given a crash between putting a new directory in place and deleting the old one, when it is opened, then the new one stays', async (t) => {

@@ -165,7 +165,7 @@ export class WriteStream {
   }
 }
 
-function methodOf(service: ServiceName, name: string) {
+export function methodOf(service: ServiceName, name: string) {
   const method = methodsOf(services[service]).get(name);
   if (method === undefined) throw new Error(`no method ${name} in ${services[service]}`);
   return method;

@@ -12,16 +12,15 @@ const LINE = /^\d+ \d+ \S+ (\S+) (\S+) .* - \S+ \S+ (\S+)$/;
 
 /**
  * A mount point of the directory; undefined: it is not mounted as far as this process may see. `directory`: absolute, as the
- * snapshotter's mounts name it; it exists.
+ * snapshotter's mounts name it. `now`: where it has been moved to, and exists.
  */
-export async function mountPointOf(directory: string): Promise<string | undefined> {
-  const real = await realpath(directory);
-  const last = basename(directory);
-  // Mounts of many layers name them from the directory of the snapshots on.
-  const short = last === 'fs' ? join(basename(dirname(directory)), last) : last;
-  const isLayer = (path: string): boolean => [directory, real, short].includes(path);
-  // Of a bind there is the path in its file system, which begins at any of its directories here.
-  const isBound = (root: string): boolean => root.endsWith(`/${short}`) && real.endsWith(root);
+export async function mountPointOf(directory: string, now = directory): Promise<string | undefined> {
+  const real = await realpath(now);
+  // Mounts of many layers name them from the directory of the snapshots on. Their words are those of the time of mounting.
+  const places = [directory, await realpathOf(directory), shortOf(directory)];
+  const isLayer = (path: string): boolean => places.includes(path);
+  // Of a bind there is the path in its file system, which begins at any of its directories here, as it is now.
+  const isBound = (root: string): boolean => root.endsWith(`/${shortOf(now)}`) && real.endsWith(root);
   for (const table of await mountTables()) {
     for (const line of table.split('\n')) {
       const [, root = '', point = '', options = ''] = LINE.exec(line) ?? [];
@@ -29,6 +28,17 @@ export async function mountPointOf(directory: string): Promise<string | undefine
     }
   }
   return undefined;
+}
+
+function shortOf(directory: string): string {
+  const last = basename(directory);
+  return last === 'fs' ? join(basename(dirname(directory)), last) : last;
+}
+
+/** By the directory of the snapshots, which is there when the snapshot's own is not. */
+async function realpathOf(directory: string): Promise<string> {
+  const short = shortOf(directory);
+  return join(await realpath(directory.slice(0, -short.length - 1)), short);
 }
 
 const layersOf = (options: string): string[] =>

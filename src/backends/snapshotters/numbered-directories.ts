@@ -98,9 +98,14 @@ export class NumberedDirectories {
 
   /**
    * Builds a directory, on disk, and puts it in the place of that of a snapshot, which is deleted. A crash leaves one of the two.
+   * `release`: called with the name of the old one when nobody finds it under its own any more; throws if it has to stay.
    * REQUIRES: no operation on the snapshot is under way.
    */
-  async replace(id: number, build: (name: string) => Promise<void>): Promise<void> {
+  async replace(
+    id: number,
+    build: (name: string) => Promise<void>,
+    release: (name: string) => Promise<void>,
+  ): Promise<void> {
     const name = String(id);
     const building = BUILDING + randomBytes(8).toString('hex');
     const old = REMOVED + name;
@@ -109,8 +114,14 @@ export class NumberedDirectories {
     try {
       await build(building);
       await syncFileSystem(this.path(building));
-      await orAbsent(rename(this.path(name), this.path(old)));
-      await rename(this.path(building), this.path(name));
+      const isThere = (await orAbsent(rename(this.path(name), this.path(old)))) !== null;
+      try {
+        if (isThere) await release(old);
+        await rename(this.path(building), this.path(name));
+      } catch (error) {
+        if (isThere) await rename(this.path(old), this.path(name));
+        throw error;
+      }
       await syncDirectory(this.#place.at);
       await this.#delete([old]);
     } catch (error) {

@@ -435,20 +435,28 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       const parents = this.#meta.ancestors(snapshot);
       const parent = parents[0] === undefined ? undefined : this.#meta.byId(parents[0]);
       if (parent !== undefined) await this.#requireLayers(parent);
-      await this.#requireUnmounted(snapshot);
-      await this.#directories.replace(id, async (name) => {
-        const built = this.#directories.path(name);
-        await this.#driver.build(built, { kind: 'active', parent, labels }, (of) => this.#contents(of));
-        const mounts = this.#driver.mounts({ ...snapshot, kind: 'active' }, parents);
-        await fill(movedTo(mounts, snapshotDirectory(this.root, id), join(this.root, SNAPSHOTS, name)));
-        await this.#requireUnmounted(snapshot);
-      });
+      const place = snapshotDirectory(this.root, id);
+      const moved = (name: string): string => join(this.root, SNAPSHOTS, name);
+      await this.#requireUnmounted(snapshot, place);
+      await this.#directories.replace(
+        id,
+        async (name) => {
+          const built = this.#directories.path(name);
+          await this.#driver.build(built, { kind: 'active', parent, labels }, (of) => this.#contents(of));
+          const mounts = this.#driver.mounts({ ...snapshot, kind: 'active' }, parents);
+          await fill(movedTo(mounts, place, moved(name)));
+        },
+        // Also one that was mounted since: from now on nobody mounts it.
+        (name) => this.#requireUnmounted(snapshot, moved(name)),
+      );
     });
   }
 
-  /** A mount would lose its files with the directory that it has. */
-  async #requireUnmounted({ id, key }: StoredSnapshot): Promise<void> {
-    const point = await orAbsent(mountPointOf(this.#driver.contents(id)));
+  /** A mount would lose its files with the directory that it has. `place`: where that is now. */
+  async #requireUnmounted({ id, key }: StoredSnapshot, place: string): Promise<void> {
+    const contents = this.#driver.contents(id);
+    const now = place + contents.slice(snapshotDirectory(this.root, id).length);
+    const point = await orAbsent(mountPointOf(contents, now));
     if (point === null || point === undefined) return;
     throw failedPrecondition(`snapshot "${key}" is mounted at ${point}`, {
       object: key,

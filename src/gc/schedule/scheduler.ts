@@ -5,7 +5,7 @@
  * Nothing is stored. Mutations go on during a collection; those that happen before its start are covered by it,
  * later ones are counted for the next.
  */
-import { abortError, canceled, EbbtideError, kindOf, throwIfAborted } from '../../errors.js';
+import { abortError, canceled, EbbtideError, kindOf, orAborted, throwIfAborted } from '../../errors.js';
 import type { Instant } from '../../model/time.js';
 import { type MassGuard, massGuard } from '../sweep/mass-guard.js';
 import { orphanLimits } from '../sweep/orphan-guard.js';
@@ -353,15 +353,4 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#waiters = new Set();
     for (const waiter of waiters) fn(waiter);
   }
-}
-
-/** The promise, or the signal's error when it ends first. */
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  throwIfAborted(signal);
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(abortError(signal));
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

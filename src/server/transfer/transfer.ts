@@ -4,7 +4,13 @@
  * that are named below.
  */
 import { requireNamespace } from '../../context.js';
-import { type EbbtideError, invalidArgument, isAlreadyExists, notImplemented } from '../../errors.js';
+import {
+  type EbbtideError,
+  invalidArgument,
+  isAlreadyExists,
+  notImplemented,
+  orAborted,
+} from '../../errors.js';
 import { exportImages } from '../../images/export.js';
 import { importImage } from '../../images/import.js';
 import type { Call } from '../call.js';
@@ -34,7 +40,7 @@ export const transferService = (host: ServiceHost, streams: Streams): Service =>
         throw invalidArgument('a transfer has a source and a destination');
       }
       const namespace = requireNamespace(call.context);
-      const take = (id: string): NamedStream => streams.take(namespace, id);
+      const take = (id: string): NamedStream => untilAborted(streams.take(namespace, id), call.signal);
       const progress = options?.progressStream ? take(options.progressStream) : undefined;
       const reporter = new Reporter(progress);
       try {
@@ -72,6 +78,13 @@ function transfer(t: Transfer, source: AnyMessage, destination: AnyMessage): Pro
     remedy: 'use the services of images and content (`ctr`: --local)',
   });
 }
+
+/** A stream that also ends with the call that uses it, whatever its other end does. */
+const untilAborted = (stream: NamedStream, signal: AbortSignal): NamedStream => ({
+  receive: () => orAborted(stream.receive(), signal),
+  send: (message) => orAborted(stream.send(message), signal),
+  close: (error) => stream.close(error),
+});
 
 /** Runs `work` with a stream, which ends as it does. */
 async function using(stream: NamedStream, work: () => Promise<void>): Promise<void> {

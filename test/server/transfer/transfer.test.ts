@@ -7,7 +7,7 @@ import { importImage } from '../../../src/images/import.js';
 import { streamOf } from '../../archive/support.js';
 import { Blobs, IMAGE_NAME, named, tarOfFiles } from '../../images/fixtures.js';
 import { testDB } from '../../support/db.js';
-import type { Message, TestClient } from '../client.js';
+import { type Message, methodOf, type TestClient } from '../client.js';
 import { code, type World, world } from '../world.js';
 import { exportTo, importFrom, isData, PeerStream, store } from './peer.js';
 
@@ -259,4 +259,30 @@ test('an export that the client stops reading ends, and so does one that it does
   half.call.end();
   assert.equal((await running).code, code.canceled);
   assert.equal(await half.end(), code.canceled);
+});
+
+test('a transfer whose call is over ends its stream, also when the client neither sends nor leaves', async (t) => {
+  const { client } = await started(t);
+  const { tar } = await archive();
+  for (const [id, bytes] of [
+    ['nothing', Buffer.alloc(0)],
+    ['a part', tar.subarray(0, 20_000)],
+  ] as const) {
+    const input = await PeerStream.open(client, id);
+    if (bytes.length > 0) input.send(bytes);
+    const { path, request: encode, response } = methodOf('transfer', 'Transfer');
+    const request = { source: importFrom(id), destination: store({ extraReferences: [prefix] }) };
+    const call = client.grpc.makeUnaryRequest(
+      path,
+      encode.encode,
+      response.decode,
+      request,
+      client.headers,
+      () => undefined,
+    );
+    await input.next();
+    call.cancel();
+    assert.equal(await input.end(), code.canceled);
+  }
+  assert.deepEqual(await names(client), []);
 });
