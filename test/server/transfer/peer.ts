@@ -50,6 +50,13 @@ export class PeerStream {
 
   /** Sends an archive, never more than it was asked for, and closes its side. Whether all of it was asked for. */
   async sendAll(bytes: Uint8Array): Promise<boolean> {
+    const isSent = await this.sendOpen(bytes);
+    if (isSent) this.call.end();
+    return isSent;
+  }
+
+  /** As `sendAll`, without closing. */
+  async sendOpen(bytes: Uint8Array): Promise<boolean> {
     for (let done = 0, window = 0; done < bytes.length; ) {
       while (window === 0) {
         const message = await this.next();
@@ -61,7 +68,6 @@ export class PeerStream {
       window -= end - done;
       done = end;
     }
-    this.call.end();
     return true;
   }
 
