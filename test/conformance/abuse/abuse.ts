@@ -157,6 +157,26 @@ const QUIET_P99_MS_MAX = 5;
 export const P99_MS_MAX = 50;
 /** What the daemon may take of memory, under whatever attack (docs/daemon.md). */
 export const PEAK_MIB_MAX = 1024;
+/**
+ * From here on it counts where the daemon is behind node:http2: what is below differs as much between two runs of one
+ * server. The memory is what all clients together may make the daemon keep, and the idle process.
+ */
+const BEHIND_WORK_MS = 10;
+const BEHIND_MIB = 256 + 96;
+
+function behind(row: AbuseRow, other: AbuseRow | undefined): string[] {
+  if (other === undefined || !other.alive) return [];
+  return [
+    ...(row.workP99Ms > Math.max(BEHIND_WORK_MS, other.workP99Ms)
+      ? [
+          `${row.attack}: others wait after ${text(row.workP99Ms)} ms of work, ${text(other.workP99Ms)} on node:http2`,
+        ]
+      : []),
+    ...(row.peakMiB > Math.max(BEHIND_MIB, other.peakMiB)
+      ? [`${row.attack}: ${row.peakMiB.toFixed(0)} MiB, ${other.peakMiB.toFixed(0)} on node:http2`]
+      : []),
+  ];
+}
 
 /** In a sentence each, what is wrong with the daemon. */
 export function abuseVerdict(rows: readonly AbuseRow[]): string[] {
@@ -177,5 +197,9 @@ export function abuseVerdict(rows: readonly AbuseRow[]): string[] {
         : []),
       ...(row.failed === 0 ? [] : [`${row.attack}: ${row.failed} calls of another client failed`]),
       ...(row.peakMiB < PEAK_MIB_MAX ? [] : [`${row.attack}: ${row.peakMiB.toFixed(0)} MiB`]),
+      ...behind(
+        row,
+        rows.find((other) => other.attack === row.attack && other.transport === 'node-http2'),
+      ),
     ]);
 }
