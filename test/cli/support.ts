@@ -80,8 +80,9 @@ export class Cli {
     return { child, stderr, ended };
   }
 
-  /** A run in a process that others use before and after (warm.ts). */
+  /** A run in a process that others use before and after (warm.ts), unless variables may be meant for the start of one. */
   run(...args: string[]): Promise<Ended> {
+    if (Object.keys(this.#env).length > 0) return this.start(...args).ended;
     return runWarm(args, this.#variables());
   }
 

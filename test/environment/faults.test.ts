@@ -203,6 +203,9 @@ test('given few descriptors, then errors are ours, and the store keeps what was 
   findings.none();
 });
 
+/** Of each verb, with each error; else the calls are not seen. */
+const CALLS_MIN = 8;
+
 /** A verb, and the store it begins with. */
 const verbs: readonly { args: string[]; of: 'empty' | 'filled' }[] = [
   { args: ['import', 'LAYOUT'], of: 'empty' },
@@ -227,6 +230,7 @@ test('given a call that fails, then verbs end with a documented code and a sente
   for (const { args, of } of verbs) {
     for (const error of isWhole ? errors : [random.pick(errors)]) {
       const count = await attempt({ error, at: 0, lasting: false }, args, of);
+      assert.ok(count > CALLS_MIN, `${args[0]}, ${error}: ${count} calls counted`);
       for (const at of numbers(random, count, 1))
         await findings.of(() => attempt({ error, at, lasting: false }, args, of));
       t.diagnostic(`${args[0]}, ${error}: ${count} calls`);
