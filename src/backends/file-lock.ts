@@ -15,9 +15,9 @@ export class FileLock {
   readonly #handle: FileHandle;
   readonly #identity: FileIdentity;
 
-  private constructor(handle: FileHandle) {
+  private constructor(handle: FileHandle, path: string) {
     this.#handle = handle;
-    this.#identity = identityOf(handle.fd);
+    this.#identity = identityOf(handle.fd, path);
   }
 
   /**
@@ -34,7 +34,7 @@ export class FileLock {
       throw fsError('open the lock file', path, error);
     }
     try {
-      if (tryOwn(handle.fd)) return new FileLock(handle);
+      if (tryOwn(handle.fd)) return new FileLock(handle, path);
     } catch (error) {
       await handle.close();
       throw fsError('lock', path, error);

@@ -22,9 +22,13 @@ const addon = loadAddon('ebbtide_sys') as
 const OTHER = -1;
 const CURRENT = -1;
 
-/** Throws the errors of fstat. */
-export function identityOf(fd: number): FileIdentity {
-  return identityIn(fstatSync(fd, { bigint: true }));
+/** Of an open file or directory; `path` is for the error. */
+export function identityOf(fd: number, path: string): FileIdentity {
+  try {
+    return identityIn(fstatSync(fd, { bigint: true }));
+  } catch (error) {
+    throw fsError('look at', path, error);
+  }
 }
 
 /** Undefined if the name leads to nothing. */

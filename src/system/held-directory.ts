@@ -29,7 +29,7 @@ export class HeldDirectory {
   private constructor(path: string, fd: number) {
     this.path = path;
     this.#fd = fd;
-    this.#identity = identityOf(fd);
+    this.#identity = identityOf(fd, path);
     const through = descriptorPath(fd);
     const hasProc = existsSync(through);
     this.#at = hasProc ? through : path;
@@ -42,9 +42,12 @@ export class HeldDirectory {
    * @throws the errors of opening a directory
    */
   static open(path: string, below = path): HeldDirectory {
+    let fd: number | undefined;
     try {
-      return new HeldDirectory(path, openSync(below, constants.O_RDONLY | constants.O_DIRECTORY));
+      fd = openSync(below, constants.O_RDONLY | constants.O_DIRECTORY);
+      return new HeldDirectory(path, fd);
     } catch (error) {
+      if (fd !== undefined) closeSync(fd);
       throw fsError('use the directory', path, error);
     }
   }
@@ -119,7 +122,7 @@ export class HeldDirectory {
 
   /** An entry that was removed may be created again; one that was moved away still belongs to this store. */
   #forget(name: string, known: HeldDirectory): void {
-    if (fstatSync(known.#fd).nlink > 0) throw replaced(known.path);
+    if (linksOf(known.#fd, known.path) > 0) throw replaced(known.path);
     this.#entries.delete(name);
     this.#removed.push(known);
   }
@@ -152,6 +155,14 @@ export class HeldDirectory {
     for (const held of [...this.#entries.values(), ...this.#removed]) held.release();
     forgetDescriptor(this.#fd);
     closeSync(this.#fd);
+  }
+}
+
+function linksOf(fd: number, path: string): number {
+  try {
+    return fstatSync(fd).nlink;
+  } catch (error) {
+    throw fsError('look at', path, error);
   }
 }
 

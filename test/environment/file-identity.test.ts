@@ -25,7 +25,7 @@ test('given a file that is open, when its name is linked, replaced or taken away
   const fd = openSync(path, 'r');
   const held: Held = { fd: openSync(dir, 'r'), at: dir };
   t.after(() => [fd, held.fd].forEach((open) => void closeSync(open)));
-  const identity = identityOf(fd);
+  const identity = identityOf(fd, path);
   const both = (name: string) => [placeOf(identity, join(dir, name)), placeOf(identity, name, held)];
 
   linkSync(path, join(dir, 'same inode'));

@@ -20,7 +20,7 @@ import { dirname, join } from 'node:path';
 import { EbbtideError, failedPrecondition, unknownError } from '../../../errors.js';
 import { StoreInUse } from '../../../in-use.js';
 import { allocate } from '../../../system/allocate.js';
-import { identityOf } from '../../../system/file-identity.js';
+import { type FileIdentity, identityOf } from '../../../system/file-identity.js';
 import { HeldDirectory } from '../../../system/held-directory.js';
 import { type LockFile, tryOwn } from '../../../system/lmdb-readers.js';
 import { lockHolder } from '../../../system/lock-holder.js';
@@ -56,8 +56,9 @@ export function ownDirectory(dir: string): Owner {
     directory.setMode(0o700);
     const path = join(directory.at, LOCK);
     const fd = openLock(path, constants.O_RDWR | constants.O_CREAT);
-    const lock = identityOf(fd);
+    let lock: FileIdentity;
     try {
+      lock = identityOf(fd, path);
       if (!tryOwn(fd)) throw new StoreInUse(dir, lockHolder(path));
     } catch (error) {
       closeSync(fd);
