@@ -1,5 +1,6 @@
 // Unit tests of the C++ core and a replay of the fuzz targets under sanitizers: npm run test:sanitize. The replay takes
-// the targets' seeds and some thousand inputs made from them, the same every time. Needs g++ with its sanitizers.
+// the targets' seeds and some thousand inputs made from them, the same every time. Needs g++ with its sanitizers. Arguments: parts of
+// names, to pick some programs.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { build, core, replay, root, run, targets } from './programs.mjs';
@@ -12,10 +13,15 @@ const replays = Object.entries(targets).map(([name, sources]) => [
   `replay_${name}`,
   { sources: [replay, ...sources, ...core] },
 ]);
+const wanted = process.argv.slice(2);
+const picked = (programs) =>
+  Object.fromEntries(
+    programs.filter(([name]) => wanted.length === 0 || wanted.some((part) => name.includes(part))),
+  );
 const plans = [
-  ['address,undefined', Object.fromEntries([...tests, ...replays])],
+  ['address,undefined', picked([...tests, ...replays])],
   // The targets have one thread.
-  ['thread', Object.fromEntries(tests)],
+  ['thread', picked(tests)],
 ];
 
 let passed = 0;
