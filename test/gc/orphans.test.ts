@@ -115,6 +115,22 @@ describe('a tree without its records', () => {
     assert.deepEqual([await blobFiles(root), await directories(root)], [3, 1]);
   });
 
+  test('given content without a mark, when the empty tree has a new image and is opened again, then the old content stays', async (t) => {
+    const root = await lost(t);
+    // Content of a store that was older than marks, or of another program.
+    await rm(join(layout.content(root), '.tree'));
+    {
+      const { db } = await open(root);
+      await fill(db, 100, 103);
+      await db.close();
+    }
+    const { db } = await open(root);
+    t.after(() => db.close());
+    assert.equal(db.orphans.foreign, true);
+    await refused(db.garbageCollect({}, { fullSweep: true }), /10 blobs of 13 items/);
+    assert.equal(await blobFiles(root), 13);
+  });
+
   test('given a plan of orphans, when applied, then those that are orphans still go, and no others', async (t) => {
     const root = await lost(t);
     const { db } = await open(root);
