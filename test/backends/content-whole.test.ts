@@ -80,6 +80,18 @@ test('given writers killed while they make ingests, then no ingest is half made 
   assert.deepEqual(await readdir(drafts), []);
 });
 
+test('given a draft of another process that died, when cleaned up, then an old one goes and a new one stays', async (t) => {
+  const root = await tempDir(t);
+  const content = await openContent(root);
+  t.after(() => content.close());
+  const drafts = join(root, '.drafts');
+  const old = new Date(Date.now() - 120_000);
+  for (const name of ['dead-0', 'alive-0']) await mkdir(join(drafts, name), { recursive: true });
+  await utimes(join(drafts, 'dead-0'), old, old);
+  await content.cleanup();
+  assert.deepEqual(await readdir(drafts), ['alive-0']);
+});
+
 test('given ingests that come and end, when listed until many were seen, then every listing is of whole ones', async (t) => {
   const root = await tempDir(t);
   const { log, lines } = recordingLog();
