@@ -9,7 +9,7 @@ import type { CollectHost } from '../gc/host.js';
 import { fileSystemOf } from '../gc/report/disk-report.js';
 import { Items } from '../gc/report/items.js';
 import { type BetweenRuns, extraEdges } from '../gc/report/marked-run.js';
-import { keyOfPlanned, type PolicyPlan, type RetiredRoot } from '../gc/report/plan.js';
+import type { PolicyPlan, RetiredRoot } from '../gc/report/plan.js';
 import { GraphView } from '../gc/report/reach.js';
 import { rootIdentity } from '../gc/report/root-use.js';
 import { formatTimestamp, now } from '../model/time.js';
@@ -63,17 +63,21 @@ function choiceHost(
   disk: Disk | undefined,
 ): ChoiceHost {
   const { host, view, pace } = picture;
+  let inUse: { read: RootsInUse; without: number } | undefined;
   return {
     at,
     roots,
     disk,
     pace,
     async inUse(retired) {
-      const containers = new Set(
-        retired.filter(({ root }) => root.kind === 'container').map(({ root }) => keyOfPlanned(root)),
-      );
-      const inUse = await RootsInUse.read(host, view, pace, (k) => containers.has(k));
-      return (root) => inUse.userOf(root);
+      const containers = new Set(retired.flatMap(({ root }) => (root.kind === 'container' ? [root] : [])));
+      // Roots are only ever retired, so with as many containers gone it is the same.
+      if (inUse?.without !== containers.size) {
+        const read = await RootsInUse.read(host, view, roots, pace, (root) => containers.has(root));
+        inUse = { read, without: containers.size };
+      }
+      const { read } = inUse;
+      return (root) => read.userOf(root);
     },
     async effectOf(retired, retiring): Promise<Effect> {
       const ids = [...idsOf(retired), ...retiring.map(({ id }) => id)];

@@ -1,8 +1,9 @@
 /** The rows of a policy's plan: what goes, and every root that stays with the bytes it keeps. Called by plan.ts; reads only. */
-import { NodeFlag } from '../engine/contract.js';
+import { NodeFlag, type StoredNode } from '../engine/contract.js';
 import { NO_ITEM } from '../engine/graph.js';
+import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
-import { identityOf, sizeOf } from '../gc/report/dry-run.js';
+import { IDENTITY, identityOf, sizeOf } from '../gc/report/dry-run.js';
 import type { Items } from '../gc/report/items.js';
 import { describeKey } from '../gc/report/objects.js';
 import type { KeptRoot } from '../gc/report/plan.js';
@@ -12,7 +13,7 @@ import { ResourceIngest } from '../gc/types.js';
 import { formatTimestamp } from '../model/time.js';
 import type { Pace } from '../stores/listing.js';
 import type { Choice } from './choice.js';
-import type { Holders } from './holders.js';
+import { type Holders, NO_RECORD } from './holders.js';
 import type { Root } from './roots.js';
 
 /** The store at the moment of a plan. */
@@ -36,12 +37,17 @@ export async function objectsOf(
   const sizes = new Sizes(picture, holders);
   for (const id of await goingOf(picture, holders, retired)) {
     if (picture.pace.isOver) await picture.pace.pass();
-    const record = engine.keyOf(id);
-    const value = record === undefined ? undefined : engine.get(record);
-    if (record === undefined || value === undefined) continue;
-    objects.push({ ...describeKey(record), size: await sizes.of(id), identity: identityOf(value) });
+    const object = engine.readNode(id, described);
+    if (object === undefined) continue;
+    object.size = sizes.known(id) ?? (await sizes.asked(id));
+    objects.push(object);
   }
   return objects;
+}
+
+function described(node: StoredNode): Candidate {
+  const { kind, namespace, key } = describeKey(node.key);
+  return { kind, namespace, key, size: 0, identity: identityOf(decodeFields(node, IDENTITY)) };
 }
 
 async function goingOf(
@@ -68,21 +74,29 @@ async function goingOf(
 class Sizes {
   readonly #picture: Picture;
   readonly #holders: Holders;
-  readonly #counted = new Set<number>();
+  readonly #sizes: Float64Array;
+  readonly #counted: Uint8Array;
 
   constructor(picture: Picture, holders: Holders) {
     this.#picture = picture;
     this.#holders = holders;
+    this.#sizes = picture.items.sizes;
+    this.#counted = new Uint8Array(this.#sizes.length);
   }
 
-  async of(id: number): Promise<number> {
-    const { host, view, items } = this.#picture;
+  /** Undefined: its backend is to be asked. */
+  known(id: number): number | undefined {
+    const { view, items } = this.#picture;
     // The item of an ingest is the blob that it expects; its own bytes are beside.
-    if (view.typeOf(id) === ResourceIngest) return sizeOf(host, id);
+    if (view.typeOf(id) === ResourceIngest) return undefined;
     const item = items.ofNode[id] ?? NO_ITEM;
-    if (item === NO_ITEM || this.#counted.has(item)) return 0;
-    this.#counted.add(item);
-    return this.#holders.goes(item) ? (items.sizes[item] ?? 0) : 0;
+    if (item === NO_ITEM || this.#counted[item] === 1) return 0;
+    this.#counted[item] = 1;
+    return this.#holders.goes(item) ? (this.#sizes[item] ?? 0) : 0;
+  }
+
+  asked(id: number): Promise<number> {
+    return sizeOf(this.#picture.host, id);
   }
 }
 
@@ -129,14 +143,14 @@ async function stayingBytes(
   retired: readonly number[],
   staying: number,
 ): Promise<{ bytes: number[]; pins: number[] }> {
-  const { items } = picture;
+  const { sizes } = picture.items;
   const bytes = new Array<number>(staying).fill(0);
   const pins = new Array<number>(staying).fill(0);
   const reached = await itemsOf(picture, retired);
-  for (const [item, rank] of holders.ranksOfItems.entries()) {
-    const place = rank === undefined ? -1 : rank - holders.retiring;
+  for (let item = 0; item < sizes.length; item++) {
+    const place = (holders.ranksOfItems[item] ?? NO_RECORD) - holders.retiring;
     if (place < 0) continue;
-    const size = items.sizes[item] ?? 0;
+    const size = sizes[item] ?? 0;
     bytes[place] = (bytes[place] ?? 0) + size;
     if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
   }

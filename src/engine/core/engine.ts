@@ -24,6 +24,7 @@ import type {
   Key,
   ReadValue,
   ScanOptions,
+  StoredNode,
   TreeCopy,
   UpdateOptions,
   Value,
@@ -187,6 +188,11 @@ export class CoreEngine
   keyOf(id: number): Key | undefined {
     this.checkOpen();
     return this.storage.keyOf(id);
+  }
+
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    this.checkOpen();
+    return this.storage.readNode(id, read);
   }
 
   idOf(key: Key): number | undefined {

@@ -23,6 +23,7 @@ import type {
   ScanOptions,
   SharedTree,
   SharedTreeListener,
+  StoredNode,
   TreeHost,
   Unlock,
   Value,
@@ -189,6 +190,9 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   }
   keyOf(id: number): Key | undefined {
     return this.#embedded.keyOf(id);
+  }
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    return this.#embedded.readNode(id, read);
   }
   idOf(key: Key): number | undefined {
     return this.#embedded.idOf(key);

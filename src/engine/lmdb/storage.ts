@@ -7,7 +7,7 @@
 
 import { unknownError } from '../../errors.js';
 import { closeAll } from '../../system/close-all.js';
-import type { Key, ReadValue, Value } from '../contract.js';
+import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { asBuffer, copyOf, successor } from '../core/bytes.js';
 import { below, CHUNK_MAX } from '../core/reads.js';
 import {
@@ -22,8 +22,9 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice, printable } from '../schema/codec.js';
+import { NodeInMemory } from '../schema/stored-node.js';
 import { decodeKey, encodeBelow, encodeKey } from './codec/key-codec.js';
-import { nodeParts, readEntry } from './codec/node-codec.js';
+import { NodeOfTree, nodeParts, readEntry } from './codec/node-codec.js';
 import type { DataFile } from './disk/files.js';
 import type { Flushed } from './flush/flush.js';
 import { Flusher, type FlusherHost } from './flush/flusher.js';
@@ -91,6 +92,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   copyTo?: NonNullable<Storage['copyTo']>;
   /** Runs when all is closed but the directory is still this store's. */
   beforeRelease: () => Promise<void> = async () => {};
+  readonly #node = new NodeOfTree();
   readonly #taps = new Set<(batch: Buffer, changes: number) => void>();
 
   /** @param log undefined: nothing will be written */
@@ -229,6 +231,17 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const key = decodeKey(node, keyStart, keyEnd);
     this.#lastNode = { id, key, entry: readEntry(id, asBuffer(node), size) };
     return key;
+  }
+
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    const known = this.#tables.keyOf(id);
+    if (known !== undefined) {
+      const bytes = known === null ? undefined : this.#tables.entry(known)?.bytes;
+      return known === null || bytes === undefined ? undefined : read(new NodeInMemory(known, bytes));
+    }
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined || !this.#node.show(id, node, lastSizeOf(this.#dbs.nodes))) return undefined;
+    return read(this.#node);
   }
 
   /** Of a node that the tree does not have as it is now. */

@@ -194,6 +194,11 @@ export class ByteReader {
     return this.buffer.subarray(start, start + size);
   }
 
+  /** Passes over bytes. */
+  pass(size: number): void {
+    this.skip(size);
+  }
+
   /** Passes over bytes; returns where they begin. */
   protected skip(size: number): number {
     const start = this.position;

@@ -194,15 +194,19 @@ function copyWord(word: Buffer | undefined, target: Buffer, at: number): number 
 }
 
 export class TextReader extends ByteReader {
-  #key: Key = '';
+  #of: Key | { readonly key: Key } = '';
 
-  /** @param key of the record, for texts that end as it does */
-  begin(buffer: Buffer, start: number, end: number, key: Key): void {
+  /** @param of the record's key, or what has it: for texts that end as it does */
+  begin(buffer: Buffer, start: number, end: number, of: Key | { readonly key: Key }): void {
     this.over(buffer, start, end);
-    this.#key = key;
+    this.#of = of;
   }
 
   /** Few texts need it. */
+  get #key(): Key {
+    return typeof this.#of === 'string' ? this.#of : this.#of.key;
+  }
+
   get #leaf(): string {
     return leaf(this.#key);
   }

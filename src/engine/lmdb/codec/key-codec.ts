@@ -52,7 +52,7 @@ const codesByWord = new Map(
 const SPELLED = 7;
 
 const DIGEST_PREFIX = 'sha256:';
-const DIGEST_BYTES = 32;
+export const DIGEST_BYTES = 32;
 const DIGEST_LENGTH = DIGEST_PREFIX.length + 2 * DIGEST_BYTES;
 const BYTE_S = 0x73;
 const BYTE_DIGEST = 0x74;
@@ -366,6 +366,17 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
     parentText = parentOf(key);
   }
   return key;
+}
+
+/** Where the 32 bytes of the digest begin that is a key's last component; -1 when that is no `sha256:` digest. */
+export function digestStart(bytes: Buffer, start: number, end: number): number {
+  const at = end - DIGEST_BYTES - 2;
+  if (at <= start || bytes[at] !== BYTE_DIGEST || bytes[end - 1] !== Marker.exact) return -1;
+  begin(bytes, start, end);
+  if (sharesParent() && start + parentBytes.length === at) return at + 1;
+  // A digest may hold any byte, so only the components before it show whether one begins here.
+  decodeKey(bytes, start, end);
+  return leafStart === at ? at + 1 : -1;
 }
 
 /** Whether the key begins as the one before it did, with something after that. */
