@@ -141,9 +141,9 @@ export interface Reader {
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
   /**
    * Targets of `from`'s links of one relation, in key order. Links are unbounded sets that belong to a record
-   * (children of a snapshot, resources of a lease) and go with it.
+   * (children of a snapshot, resources of a lease) and go with it. `first`: how many of them the caller wants, if it knows.
    */
-  links(from: Key, relation: string): Iterable<Key>;
+  links(from: Key, relation: string, first?: number): Iterable<Key>;
   /** Whether there is any link of this relation. */
   hasLinks(from: Key, relation: string): boolean;
   /** Whether there is this link. */

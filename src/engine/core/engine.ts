@@ -166,13 +166,13 @@ export class CoreEngine
     return more ? present(entries.at(-1), 'the last entry')[0] : undefined;
   }
 
-  *links(from: Key, relation: string): Generator<Key> {
+  *links(from: Key, relation: string, first?: number): Generator<Key> {
     const prefix = linkPrefix(from, relation);
     const read = (after: LinkKey | undefined, limit: number): [LinkKey, true][] => {
       this.checkOpen();
       return this.storage.linkRange(prefix, after, limit).map((link) => [link, true]);
     };
-    for (const [link] of layered(prefix, undefined, read, () => [])) yield splitLink(link).to;
+    for (const [link] of layered(prefix, undefined, read, () => [], first)) yield splitLink(link).to;
   }
 
   hasLinks(from: Key, relation: string): boolean {

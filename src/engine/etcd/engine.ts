@@ -179,8 +179,8 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
     return this.#embedded.visit(prefix, after, read);
   }
-  links(from: Key, relation: string): Iterable<Key> {
-    return this.#embedded.links(from, relation);
+  links(from: Key, relation: string, first?: number): Iterable<Key> {
+    return this.#embedded.links(from, relation, first);
   }
   hasLinks(from: Key, relation: string): boolean {
     return this.#embedded.hasLinks(from, relation);
