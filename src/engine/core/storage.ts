@@ -117,7 +117,8 @@ export interface Storage {
    * call. Off the calling thread; 1 is allowed where none exists.
    */
   mayExist?(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
-  idOf(key: Key): number | undefined;
+  /** `isNode`: the caller knows that there is a node, as of what a link that is an edge leads to. */
+  idOf(key: Key, isNode?: boolean): number | undefined;
   /** 0 when the counter is unknown. */
   counter(name: Key): number;
   /** Counters at or below a prefix. */
