@@ -25,6 +25,8 @@ export interface Picture {
 }
 
 const NODES_AT_ONCE = 4096;
+/** Read or written between two looks at the clock. */
+const RECORDS_AT_ONCE = 32;
 
 /** What is garbage, and what becomes it; first what goes first. */
 export async function objectsOf(
@@ -35,8 +37,9 @@ export async function objectsOf(
   const { engine } = picture.host;
   const objects: Candidate[] = [];
   const sizes = new Sizes(picture, holders);
+  let looked = 0;
   for (const id of await goingOf(picture, holders, retired)) {
-    if (picture.pace.isOver) await picture.pace.pass();
+    if (++looked % RECORDS_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
     const object = engine.readNode(id, described);
     if (object === undefined) continue;
     object.size = sizes.known(id) ?? (await sizes.asked(id));
@@ -54,20 +57,32 @@ async function goingOf(
   { view, pace }: Picture,
   holders: Holders,
   retired: ReadonlySet<number>,
-): Promise<number[]> {
-  // By rank, from -1 on: garbage first.
-  const byRank: number[][] = [];
+): Promise<Uint32Array> {
+  // How many there are of each rank, from -1 on: garbage first; then where those of each begin.
+  const starts = new Uint32Array(holders.retiring + 2);
   const object = NodeFlag.present | NodeFlag.collectible;
+  const rankOf = (id: number): number | undefined => {
+    if (((view.flags[id] ?? 0) & object) !== object) return undefined;
+    const rank = holders.rankOf(id);
+    return rank >= holders.retiring || retired.has(id) ? undefined : rank + 1;
+  };
   for (let id = 0; id < view.limit; id++) {
     if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    const isObject = ((view.flags[id] ?? 0) & object) === object;
-    const rank = holders.rankOf(id);
-    if (!isObject || rank >= holders.retiring || retired.has(id)) continue;
-    const same = byRank[rank + 1];
-    if (same === undefined) byRank[rank + 1] = [id];
-    else same.push(id);
+    const rank = rankOf(id);
+    if (rank !== undefined) starts[rank + 1] = (starts[rank + 1] ?? 0) + 1;
   }
-  return byRank.flat();
+  for (let rank = 1; rank < starts.length; rank++)
+    starts[rank] = (starts[rank] ?? 0) + (starts[rank - 1] ?? 0);
+  const going = new Uint32Array(starts.at(-1) ?? 0);
+  for (let id = 0; id < view.limit; id++) {
+    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const rank = rankOf(id);
+    if (rank === undefined) continue;
+    const place = starts[rank] ?? 0;
+    going[place] = id;
+    starts[rank] = place + 1;
+  }
+  return going;
 }
 
 /** Bytes of objects; of several that are one item, the first has them, and none when a record stays that names it. */
@@ -112,7 +127,7 @@ export async function keptOf(
   const byId = new Map(roots.map((root) => [root.id, root]));
   const rows: KeptRoot[] = [];
   for (const [n, id] of staying.entries()) {
-    if (pace.isOver) await pace.pass();
+    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const shares = { bytes: bytes[n] ?? 0, pins: pins[n] ?? 0 };
     const root = byId.get(id);
     if (root === undefined) {

@@ -22,6 +22,7 @@ import type { Key } from '../../contract.js';
 import { asBuffer } from '../../core/bytes.js';
 import { type LinkKey, splitLink } from '../../core/storage.js';
 import { DamagedBytes } from '../../schema/bytes.js';
+import { keepParent, knownParent } from './parents.js';
 
 /** Words that take one byte, sorted; a new one goes between its neighbours with a code between theirs. */
 const collectionCodes: readonly (readonly [string, number])[] = [
@@ -347,24 +348,19 @@ let sourceEnd = 0;
 /** Where the component that was read last begins. */
 let leafStart = 0;
 
-/** Neighbours mostly share all but their last component: the bytes before that, with its separator, and their text. */
-let parentBytes: Buffer = Buffer.alloc(0);
-let parentText = '';
-
 export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key {
   begin(bytes, start, end);
-  if (sharesParent()) {
-    position += parentBytes.length;
+  const parent = knownParent(source, start, end);
+  if (parent !== undefined) {
+    position += parent.bytes.length;
     const last = readComponent();
-    if (position === sourceEnd) return parentText + last;
+    if (position === sourceEnd) return parent.text + last;
     position = start;
   }
   const key = readKey();
   if (position !== sourceEnd) throw new DamagedBytes('a key has bytes left over');
-  if (leafStart > start) {
-    parentBytes = Buffer.from(source.subarray(start, leafStart));
-    parentText = parentOf(key);
-  }
+  if (leafStart > start)
+    keepParent({ bytes: Buffer.from(source.subarray(start, leafStart)), text: parentOf(key) });
   return key;
 }
 
@@ -372,20 +368,11 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
 export function digestStart(bytes: Buffer, start: number, end: number): number {
   const at = end - DIGEST_BYTES - 2;
   if (at <= start || bytes[at] !== BYTE_DIGEST || bytes[end - 1] !== Marker.exact) return -1;
-  begin(bytes, start, end);
-  if (sharesParent() && start + parentBytes.length === at) return at + 1;
+  const parent = knownParent(bytes, start, end);
+  if (parent !== undefined && start + parent.bytes.length === at) return at + 1;
   // A digest may hold any byte, so only the components before it show whether one begins here.
   decodeKey(bytes, start, end);
   return leafStart === at ? at + 1 : -1;
-}
-
-/** Whether the key begins as the one before it did, with something after that. */
-function sharesParent(): boolean {
-  const { length: size } = parentBytes;
-  if (size === 0 || position + size >= sourceEnd) return false;
-  // From its end, where those of one collection differ.
-  for (let i = size - 1; i >= 0; i--) if (source[position + i] !== parentBytes[i]) return false;
-  return true;
 }
 
 export function decodeLink(bytes: Uint8Array): LinkKey {
