@@ -41,8 +41,12 @@ export type ReadValue<T> = (key: Key, bytes: Buffer, start: number, end: number)
 
 /** The record of a graph node as it is stored: a view that is good until its reader returns. */
 export interface StoredNode {
-  /** Made of what is stored when it is asked for. */
+  /** Made of what is stored when it is asked for, as the next two. */
   readonly key: Key;
+  /** The last component of the key. */
+  readonly leaf: string;
+  /** What comes before that, with its separator: the same text for many. */
+  readonly parent: string;
   /** The value is these from `start` to `end`. */
   readonly bytes: Buffer;
   readonly start: number;

@@ -1,8 +1,8 @@
 /** The roots that rules are about, as they are when a plan is made. Called by plan.ts; reads only. */
 import type { Engine, StoredNode } from '../engine/contract.js';
 import { decodeFields } from '../engine/schema/codec.js';
-import { leaf, namespaceOf } from '../engine/schema/keys.js';
 import type { CollectHost } from '../gc/host.js';
+import { describeNode } from '../gc/report/objects.js';
 import type { RetirableKind } from '../gc/report/plan.js';
 import type { GraphView } from '../gc/report/reach.js';
 import {
@@ -71,10 +71,10 @@ export async function readRoots(host: CollectHost, view: GraphView, pace: Pace):
 const FIELDS = new Set(['createdat', 'updatedat', 'labels', 'annotations', 'target', 'image', 'runtime']);
 
 function read(node: StoredNode): { namespace: string; key: string; record: RootRecord } {
-  const { key: k } = node;
+  const { namespace, key } = describeNode(node);
   // Every record of these kinds has the other fields that its type says.
   const record = decodeFields(node, FIELDS) as unknown as RootRecord;
-  return { namespace: namespaceOf(k), key: leaf(k), record };
+  return { namespace, key, record };
 }
 
 const graphOf = (view: GraphView): RootGraph => ({

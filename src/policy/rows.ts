@@ -5,7 +5,7 @@ import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
 import { IDENTITY, identityOf, sizeOf } from '../gc/report/dry-run.js';
 import type { Items } from '../gc/report/items.js';
-import { describeKey } from '../gc/report/objects.js';
+import { describeKey, describeNode } from '../gc/report/objects.js';
 import type { KeptRoot } from '../gc/report/plan.js';
 import { type GraphView, idOfState, plainState } from '../gc/report/reach.js';
 import type { Candidate } from '../gc/stats.js';
@@ -49,7 +49,7 @@ export async function objectsOf(
 }
 
 function described(node: StoredNode): Candidate {
-  const { kind, namespace, key } = describeKey(node.key);
+  const { kind, namespace, key } = describeNode(node);
   return { kind, namespace, key, size: 0, identity: identityOf(decodeFields(node, IDENTITY)) };
 }
 

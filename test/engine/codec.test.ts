@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { FieldValue, Value } from '../../src/engine/contract.js';
 import { linkPrefix } from '../../src/engine/core/storage.js';
+import { NodeInMemory } from '../../src/engine/core/stored-node.js';
 import {
   cutBound,
   decodeKey,
@@ -69,16 +70,12 @@ test('given any record, when some of its fields are decoded, then they are as in
       const bytes = Buffer.from(encodeValue(own, value));
       const all = typeof value === 'string' ? [] : Object.entries(value);
       const wanted = all.filter((_, i) => choice[i % choice.length]);
-      const node = {
-        key: own,
-        bytes: Buffer.concat([Buffer.from('xy'), bytes]),
-        start: 2,
-        end: 2 + bytes.length,
-      };
+      const padded = Buffer.concat([Buffer.from('xy'), bytes]);
+      const node = new NodeInMemory(own, padded, 2);
       const fields = decodeFields(node, new Set(wanted.map(([name]) => name)));
       assert.deepEqual(Object.entries(fields), wanted);
       if (all.length === 0) return;
-      const cut = { ...node, end: node.end - 1 };
+      const cut = new NodeInMemory(own, padded, 2, node.end - 1);
       assert.throws(() => decodeFields(cut, new Set()), assertKind('Unknown'));
     }),
   );

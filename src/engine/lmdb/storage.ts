@@ -21,8 +21,8 @@ import {
   type StorageListener,
   type Written,
 } from '../core/storage.js';
+import { NodeInMemory } from '../core/stored-node.js';
 import { decodeSlice, printable } from '../schema/codec.js';
-import { NodeInMemory } from '../schema/stored-node.js';
 import { decodeKey, encodeBelow, encodeKey } from './codec/key-codec.js';
 import { NodeOfTree, nodeParts, readEntry } from './codec/node-codec.js';
 import type { DataFile } from './disk/files.js';

@@ -19,8 +19,8 @@ import {
   type StorageListener,
   type Written,
 } from '../core/storage.js';
+import { NodeInMemory } from '../core/stored-node.js';
 import { decodeValue } from '../schema/codec.js';
-import { NodeInMemory } from '../schema/stored-node.js';
 
 const done = Promise.resolve();
 const written: Written = { visible: done, flushed: done };

@@ -12,7 +12,7 @@
  *   f6     length, UTF-8: a text that ends in the last component of the record's own key
  */
 import { invalidArgument } from '../../errors.js';
-import type { Key } from '../contract.js';
+import type { Key, StoredNode } from '../contract.js';
 import { ByteReader, ByteWriter, DamagedBytes } from './bytes.js';
 import { prefixWords, textWords } from './dictionary.js';
 import { leaf } from './keys.js';
@@ -194,21 +194,21 @@ function copyWord(word: Buffer | undefined, target: Buffer, at: number): number 
 }
 
 export class TextReader extends ByteReader {
-  #of: Key | { readonly key: Key } = '';
+  #of: Key | Pick<StoredNode, 'key' | 'leaf'> = '';
 
   /** @param of the record's key, or what has it: for texts that end as it does */
-  begin(buffer: Buffer, start: number, end: number, of: Key | { readonly key: Key }): void {
+  begin(buffer: Buffer, start: number, end: number, of: Key | Pick<StoredNode, 'key' | 'leaf'>): void {
     this.over(buffer, start, end);
     this.#of = of;
   }
 
-  /** Few texts need it. */
   get #key(): Key {
     return typeof this.#of === 'string' ? this.#of : this.#of.key;
   }
 
+  /** Few texts need it. */
   get #leaf(): string {
-    return leaf(this.#key);
+    return typeof this.#of === 'string' ? leaf(this.#of) : this.#of.leaf;
   }
 
   text(): string {

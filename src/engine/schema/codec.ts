@@ -100,7 +100,7 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
  * Of a record those fields that are wanted, by their names; for who reads very many records, and needs little of each: the
  * others are passed over. A stored text has no fields.
  */
-export function decodeFields(node: Omit<StoredNode, 'copyDigest'>, wanted: ReadonlySet<string>): Fields {
+export function decodeFields(node: StoredNode, wanted: ReadonlySet<string>): Fields {
   const { bytes, start, end } = node;
   reader.begin(bytes, start, end, node);
   lastInstant = undefined;

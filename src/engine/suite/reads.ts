@@ -160,14 +160,15 @@ export const reads: Record<string, Test> = {
         engine.readNode(present(engine.idOf(k), 'an id'), (node) => {
           const digest = Buffer.alloc(34);
           const end = node.copyDigest(digest, 1) ? `sha256:${digest.toString('hex', 1, 33)}` : undefined;
-          return [node.key, decodeFields(node, new Set(['size'])), end];
+          return [node.key, node.parent + node.leaf, decodeFields(node, new Set(['size'])), end];
         });
       const expected = all.map(([k, { size }]) => {
         const name = components(k)[2] ?? '';
-        return [k, { size }, /^sha256:[0-9a-f]{64}$/.test(name) ? name : undefined];
+        return [k, k, { size }, /^sha256:[0-9a-f]{64}$/.test(name) ? name : undefined];
       });
       const late = engine.update((tx) => tx.put(key('images', 'ns', digest('77')), { size: 77 }));
       assert.deepEqual(read(key('images', 'ns', digest('77'))), [
+        key('images', 'ns', digest('77')),
         key('images', 'ns', digest('77')),
         { size: 77 },
         digest('77'),

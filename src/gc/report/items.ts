@@ -4,10 +4,10 @@
  * from the snapshotter; of both from the disk where it was measured. In whole blocks, on request: what a removal frees.
  */
 import type { SnapshotterBackend } from '../../backends/contract.js';
-import { type Engine, type FieldValue, type Key, NodeFlag } from '../../engine/contract.js';
+import { type Engine, type FieldValue, NodeFlag } from '../../engine/contract.js';
 import { type GraphCore, NO_ITEM } from '../../engine/graph.js';
 import { decodeFields } from '../../engine/schema/codec.js';
-import { leaf, SEPARATOR } from '../../engine/schema/keys.js';
+import { SEPARATOR } from '../../engine/schema/keys.js';
 import { Pace } from '../../stores/listing.js';
 import { ResourceContent, ResourceIngest, ResourceSnapshot } from '../types.js';
 import type { MeasuredDisk } from './disk-report.js';
@@ -109,9 +109,9 @@ export class Items {
 
   #addBlob({ engine }: ItemsHost, id: number): void {
     const item = engine.readNode(id, (node) => {
-      const known = this.#names.addDigest(node) ?? this.#names.add(leaf(node.key));
+      const known = this.#names.addDigest(node) ?? this.#names.add(node.leaf);
       if (this.#isNew(known)) {
-        const size = this.#disk?.blob(leaf(node.key));
+        const size = this.#disk?.blob(node.leaf);
         this.#sizes.push(size ?? this.#inBlocks(bytesOf(decodeFields(node, SIZE).size)));
       }
       return known;
@@ -122,7 +122,7 @@ export class Items {
   async #addSnapshot({ engine, backends }: ItemsHost, id: number): Promise<void> {
     let snapshotter = '';
     const name = engine.readNode(id, (node) => {
-      snapshotter = thirdOf(node.key);
+      snapshotter = snapshotterOf(node.parent);
       return decodeFields(node, NAME).name ?? '';
     });
     if (name === undefined) return;
@@ -154,10 +154,10 @@ export class Items {
   }
 }
 
-/** The third component of a snapshot's key. */
-function thirdOf(key: Key): string {
-  const second = key.indexOf(SEPARATOR, key.indexOf(SEPARATOR) + 1);
-  return key.slice(second + 1, key.indexOf(SEPARATOR, second + 1));
+/** The third component of a snapshot's key, by all that comes before its last one. */
+function snapshotterOf(parent: string): string {
+  const end = parent.length - 1;
+  return parent.slice(parent.lastIndexOf(SEPARATOR, end - 1) + 1, end);
 }
 
 const TYPE_MASK = 0x1f;

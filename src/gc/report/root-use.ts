@@ -3,6 +3,7 @@
  * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same checks once more.
  */
 import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
+import { NodeInMemory } from '../../engine/core/stored-node.js';
 import { decodeFields } from '../../engine/schema/codec.js';
 import { components, key, leaf } from '../../engine/schema/keys.js';
 import { labelOf } from '../../model/labels.js';
@@ -130,7 +131,7 @@ export class ImagesInUse {
       for (let after: Key | undefined, isFirst = true; isFirst || after !== undefined; isFirst = false) {
         const found: [Key, string][] = [];
         after = engine.visit(key('containers', ns), after, (k, bytes, start, end) => {
-          const { image } = decodeFields({ key: k, bytes, start, end }, IMAGE);
+          const { image } = decodeFields(new NodeInMemory(k, bytes, start, end), IMAGE);
           if (typeof image === 'string') found.push([k, image]);
         });
         for (const [k, image] of found) if (!isGoing(k)) inUse.add(ns, leaf(k), image);

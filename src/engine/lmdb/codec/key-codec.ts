@@ -349,20 +349,33 @@ let sourceEnd = 0;
 let leafStart = 0;
 
 export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key {
+  const last = decodeLeaf(bytes, start, end);
+  return lastDecoded + last;
+}
+
+/** As `decodeKey`, the last component only: what comes before it, with its separator, is `decodedParent` then. */
+export function decodeLeaf(bytes: Uint8Array, start: number, end: number): string {
   begin(bytes, start, end);
   const parent = knownParent(source, start, end);
   if (parent !== undefined) {
     position += parent.bytes.length;
     const last = readComponent();
-    if (position === sourceEnd) return parent.text + last;
+    if (position === sourceEnd) {
+      lastDecoded = parent.text;
+      return last;
+    }
     position = start;
   }
   const key = readKey();
   if (position !== sourceEnd) throw new DamagedBytes('a key has bytes left over');
+  lastDecoded = parentOf(key);
   if (leafStart > start)
-    keepParent({ bytes: Buffer.from(source.subarray(start, leafStart)), text: parentOf(key) });
-  return key;
+    keepParent({ bytes: Buffer.from(source.subarray(start, leafStart)), text: lastDecoded });
+  return key.slice(lastDecoded.length);
 }
+
+export const decodedParent = (): string => lastDecoded;
+let lastDecoded = '';
 
 /** Where the 32 bytes of the digest begin that is a key's last component; -1 when that is no `sha256:` digest. */
 export function digestStart(bytes: Buffer, start: number, end: number): number {

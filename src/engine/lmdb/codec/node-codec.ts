@@ -10,7 +10,7 @@ import { type Key, NodeFlag, type StoredNode } from '../../contract.js';
 import { asBuffer, copyOf } from '../../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../../core/storage.js';
 import { ByteReader, ByteWriter, DamagedBytes } from '../../schema/bytes.js';
-import { DIGEST_BYTES, decodeKey, digestStart } from './key-codec.js';
+import { DIGEST_BYTES, decodedParent, decodeLeaf, digestStart } from './key-codec.js';
 
 const Head = { value: 1, adjacency: 2 } as const;
 const I64_MIN = -(2n ** 63n);
@@ -125,7 +125,8 @@ export class NodeOfTree implements StoredNode {
   end = 0;
   #keyStart = 0;
   #keyEnd = 0;
-  #key: Key | undefined;
+  #leaf: string | undefined;
+  #parent = '';
 
   /** Shows this one; false when it has no record. */
   show(id: number, bytes: Uint8Array, end: number): boolean {
@@ -135,13 +136,26 @@ export class NodeOfTree implements StoredNode {
     this.end = end;
     this.#keyStart = keyStart;
     this.#keyEnd = keyEnd;
-    this.#key = undefined;
+    this.#leaf = undefined;
     return valueStart >= 0;
   }
 
   get key(): Key {
-    this.#key ??= decodeKey(this.bytes, this.#keyStart, this.#keyEnd);
-    return this.#key;
+    const { leaf } = this;
+    return this.#parent + leaf;
+  }
+
+  get leaf(): string {
+    if (this.#leaf === undefined) {
+      this.#leaf = decodeLeaf(this.bytes, this.#keyStart, this.#keyEnd);
+      this.#parent = decodedParent();
+    }
+    return this.#leaf;
+  }
+
+  get parent(): string {
+    void this.leaf;
+    return this.#parent;
   }
 
   copyDigest(target: Uint8Array, at: number): boolean {
