@@ -20,6 +20,7 @@ const usage = `npm run bench -- policy [options]
   --layers N      layers of an image (default 8)
   --shared N      share of them that comes from bases (default 0.5)
   --bases N       images for each base (default 20)
+  --containers N  containers for each image (default 0.5)
   --used N        share of the store's bytes that the policy leaves (default 0.75)
   --runs N        plans of each store (default 3)
   --dir DIR       where the stores are made (default: temporary)`;
@@ -31,6 +32,7 @@ const { values: options } = parseArgs({
     layers: { type: 'string', default: '8' },
     shared: { type: 'string', default: '0.5' },
     bases: { type: 'string', default: '20' },
+    containers: { type: 'string', default: '0.5' },
     used: { type: 'string', default: '0.75' },
     runs: { type: 'string', default: '3' },
     dir: { type: 'string' },
@@ -43,6 +45,7 @@ const shape: Shape = {
   layers: Number(options.layers),
   shared: Number(options.shared),
   imagesPerBase: Number(options.bases),
+  containers: Number(options.containers),
 };
 
 /** A store of about so many images. */
