@@ -95,9 +95,41 @@ function choiceHost(
 
 const idsOf = (retired: readonly Retired[]): number[] => retired.map(({ root }) => root.id);
 
+/** The roots of the view but these. */
 function others(view: GraphView, retiring: readonly number[]): number[] {
-  const going = new Set(retiring);
-  return view.roots.filter((id) => !going.has(id));
+  const going = marked(view, retiring);
+  return view.roots.filter((id) => going[id] === 0);
+}
+
+/** 1 for each of these ids. */
+function marked(view: GraphView, ids: readonly number[]): Uint8Array {
+  const marks = new Uint8Array(view.limit);
+  for (const id of ids) marks[id] = 1;
+  return marks;
+}
+
+/** Between two looks at the clock. */
+const ROWS_AT_ONCE = 32;
+
+async function retiredRows(
+  retired: readonly Retired[],
+  gone: Float64Array,
+  pace: Pace,
+): Promise<RetiredRoot[]> {
+  const rows: RetiredRoot[] = [];
+  for (const [n, { root, rule }] of retired.entries()) {
+    if (n % ROWS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    rows.push({
+      kind: root.kind,
+      namespace: root.namespace,
+      key: root.key,
+      identity: rootIdentity(root.record),
+      lastUsed: formatTimestamp(root.lastUsed),
+      rule: rule.name,
+      bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
+    });
+  }
+  return rows;
 }
 
 async function compose(
@@ -113,19 +145,9 @@ async function compose(
   const { gone, total } = holders.bytesGone();
   const garbage = gone[0] ?? 0;
   const freed = gone[ids.length] ?? 0;
-  const objects = await objectsOf(picture, holders, new Set(ids));
+  const objects = await objectsOf(picture, holders, marked(view, ids));
   const ingests = objects.reduce((sum, { kind, size }) => sum + (kind === 'ingest' ? size : 0), 0);
-  const retired = choice.retired.map(
-    ({ root, rule }, n): RetiredRoot => ({
-      kind: root.kind,
-      namespace: root.namespace,
-      key: root.key,
-      identity: rootIdentity(root.record),
-      lastUsed: formatTimestamp(root.lastUsed),
-      rule: rule.name,
-      bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
-    }),
-  );
+  const retired = await retiredRows(choice.retired, gone, picture.pace);
   return {
     format: 'ebbtide-plan',
     version: 2,

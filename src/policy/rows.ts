@@ -28,11 +28,11 @@ const NODES_AT_ONCE = 4096;
 /** Read or written between two looks at the clock. */
 const RECORDS_AT_ONCE = 32;
 
-/** What is garbage, and what becomes it; first what goes first. */
+/** What is garbage, and what becomes it; first what goes first. `retired`: 1 for each of those roots. */
 export async function objectsOf(
   picture: Picture,
   holders: Holders,
-  retired: ReadonlySet<number>,
+  retired: Uint8Array,
 ): Promise<Candidate[]> {
   const { engine } = picture.host;
   const objects: Candidate[] = [];
@@ -53,18 +53,14 @@ function described(node: StoredNode): Candidate {
   return { kind, namespace, key, size: 0, identity: identityOf(decodeFields(node, IDENTITY)) };
 }
 
-async function goingOf(
-  { view, pace }: Picture,
-  holders: Holders,
-  retired: ReadonlySet<number>,
-): Promise<Uint32Array> {
+async function goingOf({ view, pace }: Picture, holders: Holders, retired: Uint8Array): Promise<Uint32Array> {
   // How many there are of each rank, from -1 on: garbage first; then where those of each begin.
   const starts = new Uint32Array(holders.retiring + 2);
   const object = NodeFlag.present | NodeFlag.collectible;
   const rankOf = (id: number): number | undefined => {
     if (((view.flags[id] ?? 0) & object) !== object) return undefined;
     const rank = holders.rankOf(id);
-    return rank >= holders.retiring || retired.has(id) ? undefined : rank + 1;
+    return rank >= holders.retiring || retired[id] === 1 ? undefined : rank + 1;
   };
   for (let id = 0; id < view.limit; id++) {
     if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
@@ -124,7 +120,11 @@ export async function keptOf(
 ): Promise<KeptRoot[]> {
   const { host, pace } = picture;
   const { bytes, pins } = await stayingBytes(picture, holders, ids, staying.length);
-  const byId = new Map(roots.map((root) => [root.id, root]));
+  const byId = new Map<number, Root>();
+  for (const [n, root] of roots.entries()) {
+    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    byId.set(root.id, root);
+  }
   const rows: KeptRoot[] = [];
   for (const [n, id] of staying.entries()) {
     if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
