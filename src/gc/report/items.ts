@@ -54,7 +54,7 @@ export class Items {
   }
 
   /**
-   * Of the nodes as they are at the time of the call; those whose record goes meanwhile have no item. With a measured
+   * Of the nodes that there are at the time of the call; those whose record goes meanwhile have no item. With a measured
    * disk, what it has of them; else blobs in blocks of so many bytes.
    */
   static async read(
@@ -65,16 +65,15 @@ export class Items {
   ): Promise<Items> {
     const { graph } = host.engine;
     const items = new Items(graph.stats().limit, disk, block);
-    const ingests = presentNodes(graph, ResourceIngest);
-    const types = new Uint8Array(items.ofNode.length);
-    for (const type of [ResourceContent, ResourceSnapshot])
-      for (const id of presentNodes(graph, type)) types[id] = type;
     const pace = new Pace(signal === undefined ? {} : { signal });
+    const types = await typesOf(graph, items.ofNode.length, pace);
+    const ingests: number[] = [];
     // In the order of the ids, in which the tree has the records.
     for (let id = 0; id < types.length; id++) {
       if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
       if (types[id] === ResourceContent) items.#addBlob(host, id);
       else if (types[id] === ResourceSnapshot) await items.#addSnapshot(host, id);
+      else if (types[id] === ResourceIngest) ingests.push(id);
     }
     for (const id of ingests) {
       if (pace.isOver) await pace.pass();
@@ -158,6 +157,23 @@ export class Items {
 function snapshotterOf(parent: string): string {
   const end = parent.length - 1;
   return parent.slice(parent.lastIndexOf(SEPARATOR, end - 1) + 1, end);
+}
+
+const ROWS_AT_ONCE = 8192;
+
+/** Types of the first records by id; 0 where there is none, and for what has no type. */
+async function typesOf(graph: GraphCore, limit: number, pace: Pace): Promise<Uint8Array> {
+  const types = new Uint8Array(limit);
+  for (let from = 0; from < limit; from += ROWS_AT_ONCE) {
+    if (pace.isOver) await pace.pass();
+    const rows = graph.rows(from, Math.min(ROWS_AT_ONCE, limit - from));
+    for (let id = from, at = 0; at < rows.length; id++) {
+      const flags = rows[at] ?? 0;
+      if ((flags & NodeFlag.present) !== 0) types[id] = flags >>> TYPE_SHIFT;
+      at += 2 + (rows[at + 1] ?? 0);
+    }
+  }
+  return types;
 }
 
 const TYPE_MASK = 0x1f;
