@@ -128,7 +128,7 @@ export class ByteStore {
 }
 
 /** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
-interface SlicingBuffer extends Buffer {
+export interface SlicingBuffer extends Buffer {
   utf8Slice(start: number, end: number): string;
   hexSlice(start: number, end: number): string;
 }

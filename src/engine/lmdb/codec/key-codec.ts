@@ -21,7 +21,7 @@ import { compareUtf8 } from '../../../model/utf8.js';
 import type { Key } from '../../contract.js';
 import { asBuffer } from '../../core/bytes.js';
 import { type LinkKey, splitLink } from '../../core/storage.js';
-import { DamagedBytes } from '../../schema/bytes.js';
+import { DamagedBytes, type SlicingBuffer } from '../../schema/bytes.js';
 import { keepParent, knownParent } from './parents.js';
 
 /** Words that take one byte, sorted; a new one goes between its neighbours with a code between theirs. */
@@ -335,12 +335,6 @@ function reserve(size: number): void {
 }
 
 // --------------------------------------------------------------------------------------------------------- reading
-
-/** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
-interface SlicingBuffer extends Buffer {
-  utf8Slice(start: number, end: number): string;
-  hexSlice(start: number, end: number): string;
-}
 
 let source = scratch as SlicingBuffer; // every Buffer has the two methods
 let position = 0;
