@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host`, `core`, `daemon` and `etcd` have
+ * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host`, `core`, `daemon`, `etcd`, `lease` and `policy` have
  * their own. Each program runs when it is imported, and reads its options from `process.argv`.
  */
 const programs: Readonly<Record<string, string>> = {
@@ -7,6 +7,8 @@ const programs: Readonly<Record<string, string>> = {
   core: './core.js',
   daemon: './daemon/main.js',
   etcd: './etcd/main.js',
+  lease: './lease.js',
+  policy: './policy.js',
 };
 const name = process.argv[2]?.startsWith('-') === false ? process.argv.splice(2, 1)[0] : undefined;
 const program = name === undefined ? './stores.js' : programs[name];

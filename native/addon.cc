@@ -276,6 +276,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::inDegreeOf>("inDegreeOf"),
                            InstanceMethod<&GraphObject::expiryOf>("expiryOf"),
                            InstanceMethod<&GraphObject::edgesOf>("edgesOf"),
+                           InstanceMethod<&GraphObject::rows>("rows"),
                            InstanceMethod<&GraphObject::path>("path"),
                            InstanceMethod<&GraphObject::retained>("retained"),
                            InstanceMethod<&GraphObject::save>("save"),
@@ -442,6 +443,12 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
 
   Napi::Value edgesOf(Info info) {
     return guarded(info, [&] { return makeWords(info.Env(), core_->graph().edgePairs(idArgument(info, 0))); });
+  }
+
+  Napi::Value rows(Info info) {
+    return guarded(info, [&] {
+      return makeWords(info.Env(), core_->graph().rows(countArgument(info, 0), countArgument(info, 1)));
+    });
   }
 
   Napi::Value path(Info info) {

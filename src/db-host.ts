@@ -19,7 +19,13 @@ import { History } from './history/history.js';
 import { ContentStore } from './stores/content/content.js';
 import { type Event, publishAll } from './stores/events.js';
 import { Guards } from './stores/guards.js';
-import type { ContentPolicy, EventsPublisher, RemovedContent, RemovedSnapshot } from './stores/host.js';
+import type {
+  ContentPolicy,
+  EventsPublisher,
+  RemovedContent,
+  RemovedSnapshot,
+  UpdateHow,
+} from './stores/host.js';
 import { LastUse } from './stores/last-use.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
@@ -129,7 +135,11 @@ export class DBHost implements CollectHost {
     return this.#garbageWatch;
   }
 
-  async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+  async update<T>(
+    ctx: CallContext,
+    fn: (tx: Transaction) => T | Promise<T>,
+    how: UpdateHow = {},
+  ): Promise<T> {
     this.checkCall(ctx);
     this.expiryClock.glance();
     if (ctx.tx !== undefined) {
@@ -140,7 +150,7 @@ export class DBHost implements CollectHost {
       return fn(ctx.tx);
     }
     const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };
-    const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
+    const options = { durability: this.durability, ...how, ...(ctx.signal && { signal: ctx.signal }) };
     const context = () => ({ namespace: ctx.namespace ?? '', attempts: 0 });
     // Of the attempts of the body the last one is committed.
     let last: Transaction | undefined;

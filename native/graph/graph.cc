@@ -345,6 +345,22 @@ std::vector<uint32_t> Graph::edgePairs(NodeId id) const {
   return pairs;
 }
 
+std::vector<uint32_t> Graph::rows(uint64_t from, uint64_t count) const {
+  std::vector<uint32_t> rows;
+  if (from >= limit_) return rows;
+  const NodeId end = static_cast<NodeId>(from + std::min<uint64_t>(count, limit_ - from));
+  std::vector<uint32_t> words;
+  for (NodeId id = static_cast<NodeId>(from); id < end; id++) {
+    words.clear();
+    const Node* node = find(id);
+    if (node != nullptr) edges_.sorted(*node, words);
+    rows.push_back(node == nullptr ? 0 : flags(id));
+    rows.push_back(static_cast<uint32_t>(words.size()));
+    rows.insert(rows.end(), words.begin(), words.end());
+  }
+  return rows;
+}
+
 size_t Graph::bytes() const {
   size_t total = edges_.bytes() + expiries_.bytes() + wideInDegrees_.bytes();
   for (const auto& block : blocks_) total += block == nullptr ? 0 : Block::kBytes;

@@ -142,6 +142,8 @@ class Graph {
   std::vector<NodeId> withFlags(uint32_t flags) const;
   // Targets and kinds alternate, ascending; none when the node does not exist.
   std::vector<uint32_t> edgePairs(NodeId id) const;
+  // For each id from `from` on, `count` of them at most: flags, number of edges, edge words ascending. Both 0 where there is no node.
+  std::vector<uint32_t> rows(uint64_t from, uint64_t count) const;
 
   uint32_t nodeCount() const { return nodes_; }
   uint64_t edgeCount() const { return edgeCount_; }

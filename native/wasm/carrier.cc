@@ -198,6 +198,9 @@ EXPORT(expiryOf) int64_t expiryOf(NodeId id) { return core->graph().expiry(id).v
 EXPORT(edgesOf) bool edgesOf(NodeId id) {
   return guarded([&] { setResult(core->graph().edgePairs(id)); });
 }
+EXPORT(rows) bool rows(uint32_t from, uint32_t count) {
+  return guarded([&] { setResult(core->graph().rows(from, count)); });
+}
 EXPORT(path) bool path(NodeId id, int64_t now) {
   return guarded([&] { setResult(shortestPath(core->graph(), id, now)); });
 }

@@ -39,6 +39,22 @@ export type Value = string | { readonly [field: string]: FieldValue };
  */
 export type ReadValue<T> = (key: Key, bytes: Buffer, start: number, end: number) => T;
 
+/** The record of a graph node as it is stored: a view that is good until its reader returns. */
+export interface StoredNode {
+  /** Made of what is stored when it is asked for, as the next two. */
+  readonly key: Key;
+  /** The last component of the key. */
+  readonly leaf: string;
+  /** What comes before that, with its separator: the same text for many. */
+  readonly parent: string;
+  /** The value is these from `start` to `end`. */
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+  /** Copies the 32 bytes of the `sha256:` digest that the key ends in, as its last component; false when that is none. */
+  copyDigest(target: Uint8Array, at: number): boolean;
+}
+
 /** Which part of a range is scanned. */
 export interface ScanOptions {
   /** Start strictly after this key. */
@@ -129,9 +145,9 @@ export interface Reader {
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
   /**
    * Targets of `from`'s links of one relation, in key order. Links are unbounded sets that belong to a record
-   * (children of a snapshot, resources of a lease) and go with it.
+   * (children of a snapshot, resources of a lease) and go with it. `first`: how many of them the caller wants, if it knows.
    */
-  links(from: Key, relation: string): Iterable<Key>;
+  links(from: Key, relation: string, first?: number): Iterable<Key>;
   /** Whether there is any link of this relation. */
   hasLinks(from: Key, relation: string): boolean;
   /** Whether there is this link. */
@@ -422,6 +438,11 @@ export interface Engine extends Reader, AsyncDisposable {
 
   /** Key of a graph node, and id of a key's node (records, and dangling targets). */
   keyOf(id: number): Key | undefined;
+  /**
+   * The record of a graph node, for a caller that reads very many: given to `read` as it is stored (`decodeFields` in
+   * schema/codec.ts makes a part of it), which must not read from the engine meanwhile. Undefined without a record.
+   */
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined;
   /** The id of a key in the graph; undefined without one. */
   idOf(key: Key): number | undefined;
   /** Whether a record exists under the key or anything in the graph points at it. */

@@ -5,7 +5,6 @@
 import type { Key } from '../engine/contract.js';
 import {
   blobKey,
-  components,
   containerKey,
   imageKey,
   ingestKey,
@@ -113,10 +112,14 @@ export const resourceTypeOf = (collection: string): number | undefined => typeOf
 
 /** The node a record's key stands for; undefined for keys of other collections. */
 export function nodeOfKey(key: Key): Node | undefined {
-  const [collection = '', namespace = '', ...rest] = components(key);
-  const type = typeOfCollection.get(collection);
-  if (type === undefined || rest.length === 0) return undefined;
-  return { type, namespace, key: rest.join('/') };
+  const first = key.indexOf(SEPARATOR);
+  const second = key.indexOf(SEPARATOR, first + 1);
+  const type = first < 0 || second < 0 ? undefined : typeOfCollection.get(key.slice(0, first));
+  if (type === undefined) return undefined;
+  const rest = key.slice(second + 1);
+  // A snapshot's has its snapshotter before it.
+  const name = rest.includes(SEPARATOR) ? rest.replaceAll(SEPARATOR, '/') : rest;
+  return { type, namespace: key.slice(first + 1, second), key: name };
 }
 
 /**

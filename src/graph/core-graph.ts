@@ -39,6 +39,7 @@ type Passed = Pick<
   | 'inDegreeOf'
   | 'expiryOf'
   | 'edgesOf'
+  | 'rows'
   | 'path'
   | 'save'
   | 'load'
@@ -198,6 +199,10 @@ export class CoreGraph implements GraphCore {
 
   edgesOf(id: number): Uint32Array {
     return translate(() => this.#core.edgesOf(id));
+  }
+
+  rows(from: number, count: number): Uint32Array {
+    return translate(() => this.#core.rows(from, count));
   }
 
   path(id: number, now: bigint): Uint32Array | undefined {

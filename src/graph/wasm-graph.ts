@@ -65,6 +65,7 @@ interface Exports {
   inDegreeOf(id: number): number;
   expiryOf(id: number): bigint;
   edgesOf(id: number): number;
+  rows(from: number, count: number): number;
   path(id: number, now: bigint): number;
   retainedBegin(
     now: bigint,
@@ -293,6 +294,10 @@ export class WasmGraph implements CarriedGraph {
 
   edgesOf(id: number): Uint32Array {
     return this.#words(this.#wasm.edgesOf(u32(id)));
+  }
+
+  rows(from: number, count: number): Uint32Array {
+    return this.#words(this.#wasm.rows(u32(from), u32(count)));
   }
 
   path(id: number, now: bigint): Uint32Array | undefined {

@@ -12,7 +12,7 @@ export type LeafKind = (typeof leafKinds)[number];
 const SNAPSHOT = leafKinds.indexOf('snapshot');
 
 /** The lists of the items. */
-type Found = Pick<Items, 'names' | 'sizes' | 'ofNode'>;
+type Found = Pick<Items, 'names' | 'ofNode'> & { readonly sizes: ArrayLike<number> };
 
 export class Leaves {
   readonly count: number;
@@ -32,17 +32,20 @@ export class Leaves {
   constructor(items: Found, ingests?: Found, disk?: Pick<MeasuredDisk, 'orphans'>) {
     const orphans = [...(disk?.orphans() ?? [])];
     this.#names = items.names;
+    const ofIngests = ingests?.names ?? [];
     this.#ofNode = items.ofNode;
     this.#ingestOfNode = ingests?.ofNode;
-    this.#firstIngest = items.names.length;
-    this.orphans = items.names.length + (ingests?.names.length ?? 0);
+    this.#firstIngest = this.#names.length;
+    this.orphans = this.#names.length + ofIngests.length;
     this.count = this.orphans + orphans.length;
     this.sizes = new Float64Array(this.count);
     this.#kinds = new Uint8Array(this.count);
+    const { sizes } = items;
     for (const [leaf, name] of this.#names.entries())
-      this.#put(leaf, name.includes('\0') ? 'snapshot' : 'content', items.sizes[leaf]);
-    for (const [n, name] of (ingests?.names ?? []).entries())
-      this.#put(this.#names.push(name) - 1, 'ingest', ingests?.sizes[n]);
+      this.#put(leaf, name.includes('\0') ? 'snapshot' : 'content', sizes[leaf]);
+    const sizesOfIngests = ingests?.sizes;
+    for (const [n, name] of ofIngests.entries())
+      this.#put(this.#names.push(name) - 1, 'ingest', sizesOfIngests?.[n]);
     for (const { kind, name, bytes } of orphans) this.#put(this.#names.push(name) - 1, kind, bytes);
   }
 

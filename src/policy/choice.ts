@@ -59,15 +59,17 @@ export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<C
   const retired: Retired[] = [];
   const kept = new Map<Root, Kept>();
   const rules: RuleOutcome[] = [];
+  const gone = new Set<Root>();
+  const { pace } = host;
   for (const rule of policy.rules) {
-    const gone = new Set(retired.map(({ root }) => root));
-    const left = host.roots.filter((root) => !gone.has(root));
-    const covered = await coveredBy(rule, left, host.pace);
+    const covered = await coveredBy(rule, host.roots, gone, pace);
     const eligible = await eligibleOf(host, rule, covered, await host.inUse(retired), kept);
     const { count, useless, outcome } = await stopOf(host, policy, rule, retired, eligible);
     for (const [n, root] of eligible.entries()) {
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
       if (n < count && !useless.has(n)) {
         retired.push({ root, rule });
+        gone.add(root);
         kept.delete(root);
       } else kept.set(root, { rule, reason: n < count ? 'frees nothing' : outcome.stoppedBy });
     }
@@ -77,13 +79,22 @@ export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<C
   return { retired, kept, rules };
 }
 
-async function coveredBy(rule: Rule, roots: readonly Root[], pace: Pace): Promise<Root[]> {
+/** Between two looks at the clock. */
+const ROOTS_AT_ONCE = 32;
+
+/** Of the roots but those that are gone. */
+async function coveredBy(
+  rule: Rule,
+  roots: readonly Root[],
+  gone: ReadonlySet<Root>,
+  pace: Pace,
+): Promise<Root[]> {
   const matches = parseFilters(rule.filters);
   const isStopped = parseFilters(rule.stopped);
   const covered: Root[] = [];
   for (const root of roots) {
     if (pace.isOver) await pace.pass();
-    if (!rule.kinds.includes(root.kind)) continue;
+    if (!rule.kinds.includes(root.kind) || gone.has(root)) continue;
     if (rule.namespaces !== undefined && !rule.namespaces.includes(root.namespace)) continue;
     const fields = fieldsOf(root);
     if (root.kind === 'container' && !isStopped(fields)) continue;
@@ -100,7 +111,7 @@ async function eligibleOf(
   userOf: (root: Root) => string | undefined,
   kept: Map<Root, Kept>,
 ): Promise<Root[]> {
-  const last = lastOfRepositories(rule, covered);
+  const last = await lastOfRepositories(rule, covered, pace);
   const eligible: Root[] = [];
   for (const root of covered) {
     if (pace.isOver) await pace.pass();
@@ -168,11 +179,16 @@ async function merge<T>(
 }
 
 /** The images of each repository that were made or moved last; names of one target count once. */
-function lastOfRepositories({ keepLast }: Rule, covered: readonly Root[]): ReadonlySet<Root> {
+async function lastOfRepositories(
+  { keepLast }: Rule,
+  covered: readonly Root[],
+  pace: Pace,
+): Promise<ReadonlySet<Root>> {
   const last = new Set<Root>();
   if (keepLast === 0) return last;
   const repositories = new Map<string, Root[]>();
-  for (const root of covered) {
+  for (const [n, root] of covered.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     if (root.kind !== 'image') continue;
     const name = `${root.namespace}\0${repositoryAndTag(root.key).repository}`;
     const known = repositories.get(name);
@@ -181,6 +197,7 @@ function lastOfRepositories({ keepLast }: Rule, covered: readonly Root[]): Reado
   }
   const recordOf = (root: Root): ImageRecord => root.record as ImageRecord;
   for (const images of repositories.values()) {
+    if (pace.isOver) await pace.pass();
     images.sort((a, b) => (recordOf(a).updatedat > recordOf(b).updatedat ? -1 : 1));
     const targets = new Set<string>();
     for (const image of images) {
@@ -232,7 +249,10 @@ async function stopOf(
   const met = isOpen || bytesAt(count) >= wanted;
   const stoppedBy = met && !isOpen ? 'target met' : 'reservedSpace';
   const useless = new Set<number>();
-  for (let n = 0; n < count; n++) if (effect.freesNothing(n, count)) useless.add(n);
+  for (let n = 0; n < count; n++) {
+    if (n % ROOTS_AT_ONCE === 0 && host.pace.isOver) await host.pace.pass();
+    if (effect.freesNothing(n, count)) useless.add(n);
+  }
   const shown = isOpen ? Math.max(0, mayGo) : Math.max(0, wanted);
   return { count, useless, outcome: { name, bytes: bytesAt(count), wanted: shown, met, stoppedBy } };
 }

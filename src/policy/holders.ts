@@ -12,17 +12,19 @@ import type { Pace } from '../stores/listing.js';
 
 /** The rank of what no root holds. */
 const UNHELD = -1;
+export const NO_RECORD = -2;
 const NODES_AT_ONCE = 4096;
 
 export class Holders {
   /** Of the retiring roots; a higher rank is that of a root which stays. */
   readonly retiring: number;
-  /** The rank by item. */
-  ranksOfItems: readonly (number | undefined)[] = [];
+  /** The rank by item; NO_RECORD: no record has it any more. */
+  ranksOfItems: Int32Array = new Int32Array();
   readonly #view: GraphView;
   readonly #items: Items;
   /** By state. */
   readonly #ranks: Int32Array;
+  readonly #open: number[] = [];
 
   private constructor(view: GraphView, items: Items, retiring: number) {
     this.#view = view;
@@ -50,16 +52,7 @@ export class Holders {
   }
 
   #follow(root: number, rank: number): void {
-    const ranks = this.#ranks;
-    const open: number[] = [];
-    const enter = (state: number): void => {
-      if (ranks[state] !== UNHELD) return;
-      ranks[state] = rank;
-      open.push(state);
-    };
-    enter(plainState(root));
-    for (let state = open.pop(); state !== undefined; state = open.pop())
-      this.#view.forEachStep(state, enter);
+    this.#view.follow(plainState(root), this.#ranks, UNHELD, rank, this.#open);
   }
 
   /** Place among the retiring roots of the one that the node goes with; beyond them, that of a root that stays. */
@@ -81,17 +74,19 @@ export class Holders {
 
   /** Whether the item goes with the retiring roots. */
   goes(item: number): boolean {
-    const rank = this.ranksOfItems[item];
-    return rank !== undefined && rank < this.retiring;
+    const rank = this.ranksOfItems[item] ?? NO_RECORD;
+    return rank !== NO_RECORD && rank < this.retiring;
   }
 
   /** Bytes that have gone when the first n retiring roots have, for each n from 0 on, and all bytes there are. */
   bytesGone(): { gone: Float64Array; total: number } {
     const bytes = new Float64Array(this.retiring + 1);
     let total = 0;
-    for (const [item, rank] of this.ranksOfItems.entries()) {
-      if (rank === undefined) continue;
-      const size = this.#items.sizes[item] ?? 0;
+    const { sizes } = this.#items;
+    for (let item = 0; item < this.ranksOfItems.length; item++) {
+      const rank = this.ranksOfItems[item] ?? NO_RECORD;
+      if (rank === NO_RECORD) continue;
+      const size = sizes[item] ?? 0;
       total += size;
       if (rank < this.retiring) bytes[rank + 1] = (bytes[rank + 1] ?? 0) + size;
     }
@@ -103,18 +98,17 @@ export class Holders {
     return { gone, total };
   }
 
-  /** An item goes with the last node that names it. Undefined: no record has it any more. */
-  async #rankItems(pace: Pace): Promise<(number | undefined)[]> {
-    const items = this.#items;
-    const ranks = new Array<number | undefined>(items.sizes.length);
-    const nodes = Math.min(items.ofNode.length, this.#view.limit);
+  /** An item goes with the last node that names it. */
+  async #rankItems(pace: Pace): Promise<Int32Array> {
+    const { ofNode, sizes } = this.#items;
+    const ranks = new Int32Array(sizes.length).fill(NO_RECORD);
+    const nodes = Math.min(ofNode.length, this.#view.limit);
     for (let id = 0; id < nodes; id++) {
       if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
-      const item = items.ofNode[id] ?? NO_ITEM;
+      const item = ofNode[id] ?? NO_ITEM;
       if (item === NO_ITEM || !this.#view.isPresent(id)) continue;
       const rank = this.rankOf(id);
-      const known = ranks[item];
-      if (known === undefined || known < rank) ranks[item] = rank;
+      if ((ranks[item] ?? NO_RECORD) < rank) ranks[item] = rank;
     }
     return ranks;
   }

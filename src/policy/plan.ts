@@ -9,7 +9,7 @@ import type { CollectHost } from '../gc/host.js';
 import { fileSystemOf } from '../gc/report/disk-report.js';
 import { Items } from '../gc/report/items.js';
 import { type BetweenRuns, extraEdges } from '../gc/report/marked-run.js';
-import { keyOfPlanned, type PolicyPlan, type RetiredRoot } from '../gc/report/plan.js';
+import type { PolicyPlan, RetiredRoot } from '../gc/report/plan.js';
 import { GraphView } from '../gc/report/reach.js';
 import { rootIdentity } from '../gc/report/root-use.js';
 import { formatTimestamp, now } from '../model/time.js';
@@ -63,17 +63,21 @@ function choiceHost(
   disk: Disk | undefined,
 ): ChoiceHost {
   const { host, view, pace } = picture;
+  let inUse: { read: RootsInUse; without: number } | undefined;
   return {
     at,
     roots,
     disk,
     pace,
     async inUse(retired) {
-      const containers = new Set(
-        retired.filter(({ root }) => root.kind === 'container').map(({ root }) => keyOfPlanned(root)),
-      );
-      const inUse = await RootsInUse.read(host, view, pace, (k) => containers.has(k));
-      return (root) => inUse.userOf(root);
+      const containers = new Set(retired.flatMap(({ root }) => (root.kind === 'container' ? [root] : [])));
+      // Roots are only ever retired, so with as many containers gone it is the same.
+      if (inUse?.without !== containers.size) {
+        const read = await RootsInUse.read(host, view, roots, pace, (root) => containers.has(root));
+        inUse = { read, without: containers.size };
+      }
+      const { read } = inUse;
+      return (root) => read.userOf(root);
     },
     async effectOf(retired, retiring): Promise<Effect> {
       const ids = [...idsOf(retired), ...retiring.map(({ id }) => id)];
@@ -91,9 +95,41 @@ function choiceHost(
 
 const idsOf = (retired: readonly Retired[]): number[] => retired.map(({ root }) => root.id);
 
+/** The roots of the view but these. */
 function others(view: GraphView, retiring: readonly number[]): number[] {
-  const going = new Set(retiring);
-  return view.roots.filter((id) => !going.has(id));
+  const going = marked(view, retiring);
+  return view.roots.filter((id) => going[id] === 0);
+}
+
+/** 1 for each of these ids. */
+function marked(view: GraphView, ids: readonly number[]): Uint8Array {
+  const marks = new Uint8Array(view.limit);
+  for (const id of ids) marks[id] = 1;
+  return marks;
+}
+
+/** Between two looks at the clock. */
+const ROWS_AT_ONCE = 32;
+
+async function retiredRows(
+  retired: readonly Retired[],
+  gone: Float64Array,
+  pace: Pace,
+): Promise<RetiredRoot[]> {
+  const rows: RetiredRoot[] = [];
+  for (const [n, { root, rule }] of retired.entries()) {
+    if (n % ROWS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    rows.push({
+      kind: root.kind,
+      namespace: root.namespace,
+      key: root.key,
+      identity: rootIdentity(root.record),
+      lastUsed: formatTimestamp(root.lastUsed),
+      rule: rule.name,
+      bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
+    });
+  }
+  return rows;
 }
 
 async function compose(
@@ -109,19 +145,9 @@ async function compose(
   const { gone, total } = holders.bytesGone();
   const garbage = gone[0] ?? 0;
   const freed = gone[ids.length] ?? 0;
-  const objects = await objectsOf(picture, holders, new Set(ids));
+  const objects = await objectsOf(picture, holders, marked(view, ids));
   const ingests = objects.reduce((sum, { kind, size }) => sum + (kind === 'ingest' ? size : 0), 0);
-  const retired = choice.retired.map(
-    ({ root, rule }, n): RetiredRoot => ({
-      kind: root.kind,
-      namespace: root.namespace,
-      key: root.key,
-      identity: rootIdentity(root.record),
-      lastUsed: formatTimestamp(root.lastUsed),
-      rule: rule.name,
-      bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
-    }),
-  );
+  const retired = await retiredRows(choice.retired, gone, picture.pace);
   return {
     format: 'ebbtide-plan',
     version: 2,

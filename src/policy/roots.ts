@@ -1,7 +1,8 @@
 /** The roots that rules are about, as they are when a plan is made. Called by plan.ts; reads only. */
-import type { Key } from '../engine/contract.js';
-import { components } from '../engine/schema/keys.js';
+import type { Engine, StoredNode } from '../engine/contract.js';
+import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
+import { describeNode } from '../gc/report/objects.js';
 import type { RetirableKind } from '../gc/report/plan.js';
 import type { GraphView } from '../gc/report/reach.js';
 import {
@@ -12,6 +13,7 @@ import {
   lastUseOf,
   type RootGraph,
   type RootRecord,
+  targetsIn,
 } from '../gc/report/root-use.js';
 import { ResourceContainer, ResourceImage, ResourceLease } from '../gc/types.js';
 import type { Adaptor } from '../model/filters.js';
@@ -28,6 +30,7 @@ export interface Root {
   readonly namespace: string;
   /** Image name or id. */
   readonly key: string;
+  /** What rules ask for: a container has neither its spec nor its extensions. */
   readonly record: RootRecord;
   readonly lastUsed: Instant;
   readonly isPinned: boolean;
@@ -39,6 +42,9 @@ const kindOfType = new Map<number, RetirableKind>([
   [ResourceContainer, 'container'],
 ]);
 
+/** Between two looks at the clock. */
+const ROOTS_AT_ONCE = 32;
+
 /** Those of a picture's roots that can be retired. */
 export async function readRoots(host: CollectHost, view: GraphView, pace: Pace): Promise<Root[]> {
   const { engine, lastUse } = host;
@@ -49,17 +55,26 @@ export async function readRoots(host: CollectHost, view: GraphView, pace: Pace):
   }
   const graph = graphOf(view);
   const roots: Root[] = [];
-  for (const id of view.roots) {
-    if (pace.isOver) await pace.pass();
+  for (const [n, id] of view.roots.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const kind = kindOfType.get(view.typeOf(id));
-    const k = kind === undefined ? undefined : engine.keyOf(id);
-    const record = k === undefined ? undefined : (engine.get(k) as RootRecord | undefined);
-    if (kind === undefined || k === undefined || record === undefined) continue;
-    const [, namespace = '', key = ''] = components(k);
+    const found = kind === undefined ? undefined : engine.readNode(id, read);
+    if (kind === undefined || found === undefined) continue;
+    const { namespace, key, record } = found;
     const lastUsed = lastUseOf(engine, graph, (node) => noted.get(node), id, record);
     roots.push({ id, kind, namespace, key, record, lastUsed, isPinned: isPinned(record) });
   }
   return roots;
+}
+
+/** Fields of roots that anything here asks for. */
+const FIELDS = new Set(['createdat', 'updatedat', 'labels', 'annotations', 'target', 'image', 'runtime']);
+
+function read(node: StoredNode): { namespace: string; key: string; record: RootRecord } {
+  const { namespace, key } = describeNode(node);
+  // Every record of these kinds has the other fields that its type says.
+  const record = decodeFields(node, FIELDS) as unknown as RootRecord;
+  return { namespace, key, record };
 }
 
 const graphOf = (view: GraphView): RootGraph => ({
@@ -81,33 +96,56 @@ export function fieldsOf({ kind, key, record }: Root): Adaptor {
 
 /** Who uses roots: containers that stay their images, uploads their leases, any reference what it names. */
 export class RootsInUse {
-  readonly #host: CollectHost;
-  readonly #view: GraphView;
+  readonly #engine: Engine;
+  readonly #graph: RootGraph;
   readonly #images: ImagesInUse;
 
-  private constructor(host: CollectHost, view: GraphView, images: ImagesInUse) {
-    this.#host = host;
-    this.#view = view;
+  private constructor(engine: Engine, graph: RootGraph, images: ImagesInUse) {
+    this.#engine = engine;
+    this.#graph = graph;
     this.#images = images;
   }
 
+  /** By the containers among the roots, but those that are retired. */
   static async read(
-    host: CollectHost,
+    { engine }: CollectHost,
     view: GraphView,
+    roots: readonly Root[],
     pace: Pace,
-    isRetired: (k: Key) => boolean,
+    isRetired: (root: Root) => boolean,
   ): Promise<RootsInUse> {
-    return new RootsInUse(host, view, await ImagesInUse.read(host.engine, pace, isRetired));
+    const stored = targetsIn(engine);
+    const containers = roots.filter((root) => root.kind === 'container' && !isRetired(root));
+    const targets = await targetsOf(containers.length === 0 ? [] : roots, pace);
+    const images = new ImagesInUse((ns, image) => targets.get(ns)?.get(image) ?? stored(ns, image));
+    for (const [n, { namespace, key, record }] of containers.entries()) {
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+      images.add(namespace, key, (record as ContainerRecord).image);
+    }
+    return new RootsInUse(engine, graphOf(view), images);
   }
 
   /** In words. */
   userOf({ id, kind, namespace, key, record }: Root): string | undefined {
-    if (kind === 'lease') return holdsUpload(graphOf(this.#view), id) ? 'an upload' : undefined;
+    if (kind === 'lease') return holdsUpload(this.#graph, id) ? 'an upload' : undefined;
     if (kind === 'container' || !('target' in record)) return undefined;
     const container = this.#images.by(namespace, key, record.target.digest);
     if (container !== undefined) return `container ${container}`;
-    return isReferredTo(this.#host.engine, id) ? 'a reference' : undefined;
+    return isReferredTo(this.#engine, id) ? 'a reference' : undefined;
   }
+}
+
+/** Targets of the images among the roots, by namespace and name. */
+async function targetsOf(roots: readonly Root[], pace: Pace): Promise<Map<string, Map<string, string>>> {
+  const targets = new Map<string, Map<string, string>>();
+  for (const [n, { namespace, key, record }] of roots.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    if (!('target' in record)) continue;
+    const of = targets.get(namespace);
+    if (of === undefined) targets.set(namespace, new Map([[key, record.target.digest]]));
+    else of.set(key, record.target.digest);
+  }
+  return targets;
 }
 
 /** Repository and tag of an image's name; the tag is '' where there is none. */

@@ -1,10 +1,11 @@
 /** The rows of a policy's plan: what goes, and every root that stays with the bytes it keeps. Called by plan.ts; reads only. */
-import { NodeFlag } from '../engine/contract.js';
+import { NodeFlag, type StoredNode } from '../engine/contract.js';
 import { NO_ITEM } from '../engine/graph.js';
+import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
-import { identityOf, sizeOf } from '../gc/report/dry-run.js';
+import { IDENTITY, identityOf, sizeOf } from '../gc/report/dry-run.js';
 import type { Items } from '../gc/report/items.js';
-import { describeKey } from '../gc/report/objects.js';
+import { describeKey, describeNode } from '../gc/report/objects.js';
 import type { KeptRoot } from '../gc/report/plan.js';
 import { type GraphView, idOfState, plainState } from '../gc/report/reach.js';
 import type { Candidate } from '../gc/stats.js';
@@ -12,7 +13,7 @@ import { ResourceIngest } from '../gc/types.js';
 import { formatTimestamp } from '../model/time.js';
 import type { Pace } from '../stores/listing.js';
 import type { Choice } from './choice.js';
-import type { Holders } from './holders.js';
+import { type Holders, NO_RECORD } from './holders.js';
 import type { Root } from './roots.js';
 
 /** The store at the moment of a plan. */
@@ -24,65 +25,89 @@ export interface Picture {
 }
 
 const NODES_AT_ONCE = 4096;
+/** Read or written between two looks at the clock. */
+const RECORDS_AT_ONCE = 32;
 
-/** What is garbage, and what becomes it; first what goes first. */
+/** What is garbage, and what becomes it; first what goes first. `retired`: 1 for each of those roots. */
 export async function objectsOf(
   picture: Picture,
   holders: Holders,
-  retired: ReadonlySet<number>,
+  retired: Uint8Array,
 ): Promise<Candidate[]> {
   const { engine } = picture.host;
   const objects: Candidate[] = [];
   const sizes = new Sizes(picture, holders);
+  let looked = 0;
   for (const id of await goingOf(picture, holders, retired)) {
-    if (picture.pace.isOver) await picture.pace.pass();
-    const record = engine.keyOf(id);
-    const value = record === undefined ? undefined : engine.get(record);
-    if (record === undefined || value === undefined) continue;
-    objects.push({ ...describeKey(record), size: await sizes.of(id), identity: identityOf(value) });
+    if (++looked % RECORDS_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
+    const object = engine.readNode(id, described);
+    if (object === undefined) continue;
+    object.size = sizes.known(id) ?? (await sizes.asked(id));
+    objects.push(object);
   }
   return objects;
 }
 
-async function goingOf(
-  { view, pace }: Picture,
-  holders: Holders,
-  retired: ReadonlySet<number>,
-): Promise<number[]> {
-  // By rank, from -1 on: garbage first.
-  const byRank: number[][] = [];
+function described(node: StoredNode): Candidate {
+  const { kind, namespace, key } = describeNode(node);
+  return { kind, namespace, key, size: 0, identity: identityOf(decodeFields(node, IDENTITY)) };
+}
+
+async function goingOf({ view, pace }: Picture, holders: Holders, retired: Uint8Array): Promise<Uint32Array> {
+  // How many there are of each rank, from -1 on: garbage first; then where those of each begin.
+  const starts = new Uint32Array(holders.retiring + 2);
   const object = NodeFlag.present | NodeFlag.collectible;
+  const rankOf = (id: number): number | undefined => {
+    if (((view.flags[id] ?? 0) & object) !== object) return undefined;
+    const rank = holders.rankOf(id);
+    return rank >= holders.retiring || retired[id] === 1 ? undefined : rank + 1;
+  };
   for (let id = 0; id < view.limit; id++) {
     if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    const isObject = ((view.flags[id] ?? 0) & object) === object;
-    const rank = holders.rankOf(id);
-    if (!isObject || rank >= holders.retiring || retired.has(id)) continue;
-    const same = byRank[rank + 1];
-    if (same === undefined) byRank[rank + 1] = [id];
-    else same.push(id);
+    const rank = rankOf(id);
+    if (rank !== undefined) starts[rank + 1] = (starts[rank + 1] ?? 0) + 1;
   }
-  return byRank.flat();
+  for (let rank = 1; rank < starts.length; rank++)
+    starts[rank] = (starts[rank] ?? 0) + (starts[rank - 1] ?? 0);
+  const going = new Uint32Array(starts.at(-1) ?? 0);
+  for (let id = 0; id < view.limit; id++) {
+    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const rank = rankOf(id);
+    if (rank === undefined) continue;
+    const place = starts[rank] ?? 0;
+    going[place] = id;
+    starts[rank] = place + 1;
+  }
+  return going;
 }
 
 /** Bytes of objects; of several that are one item, the first has them, and none when a record stays that names it. */
 class Sizes {
   readonly #picture: Picture;
   readonly #holders: Holders;
-  readonly #counted = new Set<number>();
+  readonly #sizes: Float64Array;
+  readonly #counted: Uint8Array;
 
   constructor(picture: Picture, holders: Holders) {
     this.#picture = picture;
     this.#holders = holders;
+    this.#sizes = picture.items.sizes;
+    this.#counted = new Uint8Array(this.#sizes.length);
   }
 
-  async of(id: number): Promise<number> {
-    const { host, view, items } = this.#picture;
+  /** Undefined: its backend is to be asked. */
+  known(id: number): number | undefined {
+    const { view, items } = this.#picture;
     // The item of an ingest is the blob that it expects; its own bytes are beside.
-    if (view.typeOf(id) === ResourceIngest) return sizeOf(host, id);
+    if (view.typeOf(id) === ResourceIngest) return undefined;
     const item = items.ofNode[id] ?? NO_ITEM;
-    if (item === NO_ITEM || this.#counted.has(item)) return 0;
-    this.#counted.add(item);
-    return this.#holders.goes(item) ? (items.sizes[item] ?? 0) : 0;
+    if (item === NO_ITEM || this.#counted[item] === 1) return 0;
+    this.#counted[item] = 1;
+    return this.#holders.goes(item) ? (this.#sizes[item] ?? 0) : 0;
+  }
+
+  asked(id: number): Promise<number> {
+    return sizeOf(this.#picture.host, id);
   }
 }
 
@@ -95,10 +120,14 @@ export async function keptOf(
 ): Promise<KeptRoot[]> {
   const { host, pace } = picture;
   const { bytes, pins } = await stayingBytes(picture, holders, ids, staying.length);
-  const byId = new Map(roots.map((root) => [root.id, root]));
+  const byId = new Map<number, Root>();
+  for (const [n, root] of roots.entries()) {
+    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    byId.set(root.id, root);
+  }
   const rows: KeptRoot[] = [];
   for (const [n, id] of staying.entries()) {
-    if (pace.isOver) await pace.pass();
+    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const shares = { bytes: bytes[n] ?? 0, pins: pins[n] ?? 0 };
     const root = byId.get(id);
     if (root === undefined) {
@@ -129,14 +158,14 @@ async function stayingBytes(
   retired: readonly number[],
   staying: number,
 ): Promise<{ bytes: number[]; pins: number[] }> {
-  const { items } = picture;
+  const { sizes } = picture.items;
   const bytes = new Array<number>(staying).fill(0);
   const pins = new Array<number>(staying).fill(0);
   const reached = await itemsOf(picture, retired);
-  for (const [item, rank] of holders.ranksOfItems.entries()) {
-    const place = rank === undefined ? -1 : rank - holders.retiring;
+  for (let item = 0; item < sizes.length; item++) {
+    const place = (holders.ranksOfItems[item] ?? NO_RECORD) - holders.retiring;
     if (place < 0) continue;
-    const size = items.sizes[item] ?? 0;
+    const size = sizes[item] ?? 0;
     bytes[place] = (bytes[place] ?? 0) + size;
     if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
   }

@@ -1,7 +1,7 @@
 /** What a store needs of the DB. Implemented by db-host.ts; every store is constructed with one. */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
-import type { Durability, Engine, Reader, Transaction } from '../engine/contract.js';
+import type { Durability, Engine, Reader, Transaction, UpdateOptions } from '../engine/contract.js';
 import type { Guards } from './guards.js';
 import type { LastUse } from './last-use.js';
 
@@ -28,6 +28,9 @@ export interface RemovedSnapshot {
   readonly parent?: string | undefined;
 }
 
+/** How an update is made; neither counts in a transaction of the caller's. */
+export type UpdateHow = Pick<UpdateOptions, 'durability' | 'background'>;
+
 export interface StoreHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
@@ -45,7 +48,7 @@ export interface StoreHost {
    * FailedPrecondition instead of a deadlock. After close: FailedPrecondition. `ctx.signal` aborted: its
    * error.
    */
-  update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
+  update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>, how?: UpdateHow): Promise<T>;
   /**
    * All reads go through this. Calls `fn` with the context's transaction, or else with the newest state, once
    * that includes everything committed before this call: at once in an embedded store, after a round trip to

@@ -29,7 +29,7 @@ import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/tim
 import { ensureNamespace, putRecord, readRecord } from './common.js';
 import type { StoreHost } from './host.js';
 import { leaseExists, leaseKeyIn, leaseNotFound, linkToLease, unlinkFromLease } from './lease-context.js';
-import { dropLease, isBeingRemoved } from './lease-links.js';
+import { dropLease, inPieces, isBeingRemoved } from './lease-links.js';
 import { listed, Pace } from './listing.js';
 
 /** A lease: it keeps its resources until it is deleted or expires. */
@@ -164,21 +164,18 @@ export class LeaseManager {
   async delete(ctx: CallContext, lease: LeaseRef, _options: LeaseDeleteOptions = {}): Promise<void> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
-    for (let piece = 0; ; piece++) {
-      const isGone = await this.#host.update(ctx, (tx) => {
-        if (id === '') throw leaseNotFound(id);
-        const k = leaseKeyIn(tx, ns, id, this.#scope);
-        const record = readRecord<LeaseRecord>(tx, k);
-        if (piece === 0 && record === undefined) throw leaseNotFound(id);
-        // A collection was faster; there may be another lease of its name by now.
-        if (record === undefined || (piece > 0 && !isBeingRemoved(record))) return true;
-        if (ctx.tx !== undefined) tx.delete(k);
-        else if (!dropLease(tx, k, record)) return false;
-        this.#host.countDeletion(tx);
-        return true;
-      });
-      if (isGone) return;
-    }
+    await inPieces(this.#host, ctx, (tx, isFirst) => {
+      if (id === '') throw leaseNotFound(id);
+      const k = leaseKeyIn(tx, ns, id, this.#scope);
+      const record = readRecord<LeaseRecord>(tx, k);
+      if (isFirst && record === undefined) throw leaseNotFound(id);
+      // A collection was faster; there may be another lease of its name by now.
+      if (record === undefined || !(isFirst || isBeingRemoved(record))) return true;
+      if (ctx.tx !== undefined) tx.delete(k);
+      else if (!dropLease(tx, k, record)) return false;
+      this.#host.countDeletion(tx);
+      return true;
+    });
   }
 
   /**

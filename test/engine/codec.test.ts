@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { FieldValue, Value } from '../../src/engine/contract.js';
 import { linkPrefix } from '../../src/engine/core/storage.js';
+import { NodeInMemory } from '../../src/engine/core/stored-node.js';
 import {
   cutBound,
   decodeKey,
@@ -16,7 +17,7 @@ import {
   encodeLinkPrefix,
 } from '../../src/engine/lmdb/codec/key-codec.js';
 import { decodeAdjacency, encodeNode, nodeParts } from '../../src/engine/lmdb/codec/node-codec.js';
-import { decodeValue, encodeValue } from '../../src/engine/schema/codec.js';
+import { decodeFields, decodeValue, encodeValue } from '../../src/engine/schema/codec.js';
 import { fieldWords, prefixWords, textWords } from '../../src/engine/schema/dictionary.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
@@ -60,6 +61,23 @@ test('given any value, when encoded and decoded, then it is equal', () => {
       assert.deepEqual(decodeValue(own, encodeValue(own, value)), value);
     }),
     { numRuns: 400 },
+  );
+});
+
+test('given any record, when some of its fields are decoded, then they are as in the whole of it', () => {
+  fc.assert(
+    fc.property(anyValue, fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }), (value, choice) => {
+      const bytes = Buffer.from(encodeValue(own, value));
+      const all = typeof value === 'string' ? [] : Object.entries(value);
+      const wanted = all.filter((_, i) => choice[i % choice.length]);
+      const padded = Buffer.concat([Buffer.from('xy'), bytes]);
+      const node = new NodeInMemory(own, padded, 2);
+      const fields = decodeFields(node, new Set(wanted.map(([name]) => name)));
+      assert.deepEqual(Object.entries(fields), wanted);
+      if (all.length === 0) return;
+      const cut = new NodeInMemory(own, padded, 2, node.end - 1);
+      assert.throws(() => decodeFields(cut, new Set()), assertKind('Unknown'));
+    }),
   );
 });
 

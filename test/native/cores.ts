@@ -91,6 +91,7 @@ type Described = Pick<
   | 'inDegreeOf'
   | 'expiryOf'
   | 'edgesOf'
+  | 'rows'
   | 'unusedIds'
   | 'withFlags'
   | 'path'
@@ -110,6 +111,8 @@ export function describeGraph(core: Described, ids: number): unknown {
       expiry: core.expiryOf(id),
       edges: [...core.edgesOf(id)],
     })),
+    rows: [...core.rows(0, ids + 2)],
+    rowsLater: [...core.rows(3, 2)],
     unused: [...core.unusedIds(0, 1000)],
     unusedLater: [...core.unusedIds(3, 2)],
     flagged: [0, P, R, P | C, NodeFlag.conditional, NodeFlag.foreign | P].map((f) => [...core.withFlags(f)]),

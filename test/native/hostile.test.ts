@@ -50,6 +50,7 @@ const methods = [
   'inDegreeOf',
   'expiryOf',
   'edgesOf',
+  'rows',
   'path',
   'load',
   'stats',

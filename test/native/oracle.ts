@@ -184,6 +184,15 @@ export class Oracle {
     return (this.flagsOf(id) & X) === 0 ? undefined : this.#model.nodes.get(id)?.expiry;
   }
 
+  rows(from: number, count: number): Uint32Array {
+    const ids = Array.from({ length: this.stats().limit }, (_, id) => id).slice(from, from + count);
+    const rowOf = (id: number): number[] => {
+      const edges = this.#edgesOf(id);
+      return [this.flagsOf(id), edges.length, ...edges.map(({ to, kind }) => to * 4 + kind)];
+    };
+    return Uint32Array.from(ids.flatMap(rowOf));
+  }
+
   edgesOf(id: number): Uint32Array {
     return Uint32Array.from(this.#edgesOf(id).flatMap(({ to, kind }) => [to, kind]));
   }

@@ -24,6 +24,7 @@ import type {
   Key,
   ReadValue,
   ScanOptions,
+  StoredNode,
   TreeCopy,
   UpdateOptions,
   Value,
@@ -165,13 +166,13 @@ export class CoreEngine
     return more ? present(entries.at(-1), 'the last entry')[0] : undefined;
   }
 
-  *links(from: Key, relation: string): Generator<Key> {
+  *links(from: Key, relation: string, first?: number): Generator<Key> {
     const prefix = linkPrefix(from, relation);
     const read = (after: LinkKey | undefined, limit: number): [LinkKey, true][] => {
       this.checkOpen();
       return this.storage.linkRange(prefix, after, limit).map((link) => [link, true]);
     };
-    for (const [link] of layered(prefix, undefined, read, () => [])) yield splitLink(link).to;
+    for (const [link] of layered(prefix, undefined, read, () => [], first)) yield splitLink(link).to;
   }
 
   hasLinks(from: Key, relation: string): boolean {
@@ -187,6 +188,11 @@ export class CoreEngine
   keyOf(id: number): Key | undefined {
     this.checkOpen();
     return this.storage.keyOf(id);
+  }
+
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    this.checkOpen();
+    return this.storage.readNode(id, read);
   }
 
   idOf(key: Key): number | undefined {

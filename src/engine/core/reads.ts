@@ -40,7 +40,7 @@ export function* layered<V>(
   layers: () => ReadLayer<V>[],
   first = FIRST_CHUNK,
 ): Generator<[string, V]> {
-  let size = first;
+  let size = Math.min(first, CHUNK_MAX);
   for (let position = after; ; size = Math.min(size * 4, CHUNK_MAX)) {
     const chunk = read(position, size);
     const part: Part<V> = {

@@ -76,6 +76,14 @@ export class SortedMap<V> {
   }
 
   #insert(blocks: string[][], key: string): void {
+    const end = blocks.at(-1);
+    const last = end?.at(-1);
+    if (end !== undefined && last !== undefined && compareUtf8(last, key) < 0) {
+      // Keys that come in their order, as what is dropped of a long list does, are not looked up, and fill their blocks.
+      if (end.length < BLOCK_MAX) end.push(key);
+      else blocks.push([key]);
+      return;
+    }
     const b = blockFor(blocks, key);
     const block = blocks[b];
     if (block === undefined) {

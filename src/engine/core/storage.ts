@@ -5,7 +5,7 @@
  * Every read shows the newest commit that was handed over, on disk or not. Bytes are encoded values
  * (schema/codec.ts); they are shared, so they are never written to.
  */
-import type { Engine, Key, ReadValue, Value } from '../contract.js';
+import type { Engine, Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { copyOf } from './bytes.js';
 
 /** A record's own part of the graph, with ids in place of keys. */
@@ -110,12 +110,15 @@ export interface Storage {
   allLinks(): Iterable<LinkKey>;
   hasLink(link: LinkKey): boolean;
   keyOf(id: number): Key | undefined;
+  /** As `Engine.readNode`. */
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined;
   /**
    * 1 where an entry may exist under a prefix and a leaf (prefix by prefix), 0 where none did at some moment since the
    * call. Off the calling thread; 1 is allowed where none exists.
    */
   mayExist?(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
-  idOf(key: Key): number | undefined;
+  /** `isNode`: the caller knows that there is a node, as of what a link that is an edge leads to. */
+  idOf(key: Key, isNode?: boolean): number | undefined;
   /** 0 when the counter is unknown. */
   counter(name: Key): number;
   /** Counters at or below a prefix. */

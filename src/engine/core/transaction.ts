@@ -153,11 +153,11 @@ export class EngineTransaction implements Transaction {
     }
   }
 
-  *links(from: Key, relation: string): Generator<Key> {
+  *links(from: Key, relation: string, first?: number): Generator<Key> {
     this.checkUse();
     const prefix = linkPrefix(from, relation);
     this.reads.linkSets.add(prefix);
-    for (const [link] of this.#linkEntries(prefix, from)) {
+    for (const [link] of this.#linkEntries(prefix, from, first)) {
       this.checkUse();
       yield splitLink(link).to;
     }
@@ -187,13 +187,14 @@ export class EngineTransaction implements Transaction {
     return stored;
   }
 
-  #linkEntries(prefix: string, from: Key): Generator<[LinkKey, true]> {
+  #linkEntries(prefix: string, from: Key, first?: number): Generator<[LinkKey, true]> {
     const wiped = this.wiped.has(from);
     return layered<true>(
       prefix,
       undefined,
       (after, limit) => (wiped ? [] : this.#storedLinks(prefix, after, limit)),
       () => (wiped ? [this.ownLinks] : this.#layers(this.#replacedLinks, this.ownLinks)),
+      first,
     );
   }
 

@@ -23,6 +23,7 @@ import type {
   ScanOptions,
   SharedTree,
   SharedTreeListener,
+  StoredNode,
   TreeHost,
   Unlock,
   Value,
@@ -178,8 +179,8 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
     return this.#embedded.visit(prefix, after, read);
   }
-  links(from: Key, relation: string): Iterable<Key> {
-    return this.#embedded.links(from, relation);
+  links(from: Key, relation: string, first?: number): Iterable<Key> {
+    return this.#embedded.links(from, relation, first);
   }
   hasLinks(from: Key, relation: string): boolean {
     return this.#embedded.hasLinks(from, relation);
@@ -189,6 +190,9 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   }
   keyOf(id: number): Key | undefined {
     return this.#embedded.keyOf(id);
+  }
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    return this.#embedded.readNode(id, read);
   }
   idOf(key: Key): number | undefined {
     return this.#embedded.idOf(key);

@@ -7,7 +7,7 @@
 
 import { unknownError } from '../../errors.js';
 import { closeAll } from '../../system/close-all.js';
-import type { Key, ReadValue, Value } from '../contract.js';
+import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { asBuffer, copyOf, successor } from '../core/bytes.js';
 import { below, CHUNK_MAX } from '../core/reads.js';
 import {
@@ -21,9 +21,10 @@ import {
   type StorageListener,
   type Written,
 } from '../core/storage.js';
+import { NodeInMemory } from '../core/stored-node.js';
 import { decodeSlice, printable } from '../schema/codec.js';
 import { decodeKey, encodeBelow, encodeKey } from './codec/key-codec.js';
-import { nodeParts, readEntry } from './codec/node-codec.js';
+import { NodeOfTree, nodeParts, readEntry } from './codec/node-codec.js';
 import type { DataFile } from './disk/files.js';
 import type { Flushed } from './flush/flush.js';
 import { Flusher, type FlusherHost } from './flush/flusher.js';
@@ -34,7 +35,7 @@ import { CACHED_BYTES_MAX, RecordCache } from './record-cache.js';
 import type { Room } from './room.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
-import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
+import { type Found, find, findId, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
 import { lastSizeOf } from './tree/table.js';
 import { CommitQueue, type CommitQueueHost } from './wal/commit-queue.js';
 import type { BatchBuilder } from './wal/format.js';
@@ -91,6 +92,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   copyTo?: NonNullable<Storage['copyTo']>;
   /** Runs when all is closed but the directory is still this store's. */
   beforeRelease: () => Promise<void> = async () => {};
+  readonly #node = new NodeOfTree();
   readonly #taps = new Set<(batch: Buffer, changes: number) => void>();
 
   /** @param log undefined: nothing will be written */
@@ -231,15 +233,26 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return key;
   }
 
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    const known = this.#tables.keyOf(id);
+    if (known !== undefined) {
+      const bytes = known === null ? undefined : this.#tables.entry(known)?.bytes;
+      return known === null || bytes === undefined ? undefined : read(new NodeInMemory(known, bytes));
+    }
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined || !this.#node.show(id, node, lastSizeOf(this.#dbs.nodes))) return undefined;
+    return read(this.#node);
+  }
+
   /** Of a node that the tree does not have as it is now. */
   pendingKeyOf(id: number): Key | undefined {
     return this.#tables.keyOf(id) ?? undefined;
   }
 
-  idOf(key: Key): number | undefined {
+  idOf(key: Key, isNode = false): number | undefined {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
-    return this.#find(key)?.id;
+    return isNode ? findId(this.#dbs, key, this.#isSuperseded) : this.#find(key)?.id;
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {

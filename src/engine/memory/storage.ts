@@ -4,7 +4,7 @@
  */
 
 import { compareUtf8 } from '../../model/utf8.js';
-import type { Key, ReadValue, Value } from '../contract.js';
+import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { asBuffer } from '../core/bytes.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import { below } from '../core/reads.js';
@@ -19,6 +19,7 @@ import {
   type StorageListener,
   type Written,
 } from '../core/storage.js';
+import { NodeInMemory } from '../core/stored-node.js';
 import { decodeValue } from '../schema/codec.js';
 
 const done = Promise.resolve();
@@ -121,6 +122,11 @@ export class MemoryStorage implements Storage {
     this.#lastKey = this.#keys[id];
     this.#lastEntry = this.#nodes[id];
     return this.#lastKey;
+  }
+
+  readNode<T>(id: number, read: (node: StoredNode) => T): T | undefined {
+    const [key, bytes] = [this.#keys[id], this.#nodes[id]?.bytes];
+    return key === undefined || bytes === undefined ? undefined : read(new NodeInMemory(key, bytes));
   }
 
   idOf(key: Key): number | undefined {

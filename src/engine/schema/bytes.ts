@@ -128,7 +128,7 @@ export class ByteStore {
 }
 
 /** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
-interface SlicingBuffer extends Buffer {
+export interface SlicingBuffer extends Buffer {
   utf8Slice(start: number, end: number): string;
   hexSlice(start: number, end: number): string;
 }
@@ -192,6 +192,11 @@ export class ByteReader {
   slice(size: number): Buffer {
     const start = this.skip(size);
     return this.buffer.subarray(start, start + size);
+  }
+
+  /** Passes over bytes. */
+  pass(size: number): void {
+    this.skip(size);
   }
 
   /** Passes over bytes; returns where they begin. */

@@ -12,7 +12,7 @@
  *   f6     length, UTF-8: a text that ends in the last component of the record's own key
  */
 import { invalidArgument } from '../../errors.js';
-import type { Key } from '../contract.js';
+import type { Key, StoredNode } from '../contract.js';
 import { ByteReader, ByteWriter, DamagedBytes } from './bytes.js';
 import { prefixWords, textWords } from './dictionary.js';
 import { leaf } from './keys.js';
@@ -194,17 +194,21 @@ function copyWord(word: Buffer | undefined, target: Buffer, at: number): number 
 }
 
 export class TextReader extends ByteReader {
-  #key: Key = '';
+  #of: Key | Pick<StoredNode, 'key' | 'leaf'> = '';
 
-  /** @param key of the record, for texts that end as it does */
-  begin(buffer: Buffer, start: number, end: number, key: Key): void {
+  /** @param of the record's key, or what has it: for texts that end as it does */
+  begin(buffer: Buffer, start: number, end: number, of: Key | Pick<StoredNode, 'key' | 'leaf'>): void {
     this.over(buffer, start, end);
-    this.#key = key;
+    this.#of = of;
+  }
+
+  get #key(): Key {
+    return typeof this.#of === 'string' ? this.#of : this.#of.key;
   }
 
   /** Few texts need it. */
   get #leaf(): string {
-    return leaf(this.#key);
+    return typeof this.#of === 'string' ? leaf(this.#of) : this.#of.leaf;
   }
 
   text(): string {

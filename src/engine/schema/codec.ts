@@ -8,7 +8,7 @@
  * first byte's high bits, so that a later form can stand beside this one.
  */
 import { EbbtideError, invalidArgument, unknownError } from '../../errors.js';
-import type { FieldValue, Key, Value } from '../contract.js';
+import type { FieldValue, Key, StoredNode, Value } from '../contract.js';
 import { type ByteStore, DamagedBytes } from './bytes.js';
 import { TextReader, TextWriter } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
@@ -38,13 +38,15 @@ export const Kind = {
 } as const;
 
 const DEPTH_MAX = 32;
+const INSTANT_BYTES = 8;
 const I64_MIN = -(2n ** 63n);
 const I64_MAX = 2n ** 63n - 1n;
 const fieldCodes = new Map<string, number>(fieldWords.map((word, index) => [word, index + 1]));
 
 const writer = new TextWriter();
 const reader = new TextReader();
-let lastInstant: bigint | undefined;
+/** Of the record; or, of one that was passed over, where it is. */
+let lastInstant: bigint | number | undefined;
 
 /** InvalidArgument when the value holds something that is not a FieldValue. Undefined fields are left out. */
 export function encodeValue(key: Key, value: Value): Uint8Array {
@@ -90,17 +92,42 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
     if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is not a record');
     return value;
   } catch (error) {
-    if (!(error instanceof DamagedBytes)) throw error;
-    throw unknownError(`the record of ${printable(key)} is damaged: ${error.message}`, {
-      object: key,
-      remedy: 'run a check and restore the store from a copy',
-      cause: error,
-    });
+    throw damagedRecord(error, key);
   }
+}
+
+/**
+ * Of a record those fields that are wanted, by their names; for who reads very many records, and needs little of each: the
+ * others are passed over. A stored text has no fields.
+ */
+export function decodeFields(node: StoredNode, wanted: ReadonlySet<string>): Fields {
+  const { bytes, start, end } = node;
+  reader.begin(bytes, start, end, node);
+  lastInstant = undefined;
+  try {
+    const kind = reader.byte();
+    const isFields = kind === Kind.record || kind === Kind.textMap;
+    const fields = isFields ? readFields(kind === Kind.textMap, 0, wanted) : {};
+    if (isFields && !reader.atEnd) throw new DamagedBytes('bytes are left over');
+    return fields;
+  } catch (error) {
+    throw damagedRecord(error, node.key);
+  }
+}
+
+function damagedRecord(error: unknown, key: Key): unknown {
+  if (!(error instanceof DamagedBytes)) return error;
+  return unknownError(`the record of ${printable(key)} is damaged: ${error.message}`, {
+    object: key,
+    remedy: 'run a check and restore the store from a copy',
+    cause: error,
+  });
 }
 
 /** A key as people read it. */
 export const printable = (key: Key): string => `"${key.replaceAll('\0', '/')}"`;
+
+type Fields = Readonly<Record<string, FieldValue>>;
 
 const isRecord = (value: unknown): value is Readonly<Record<string, FieldValue>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
@@ -216,6 +243,7 @@ function readValue(depth: number): FieldValue {
       return lastInstant;
     case Kind.sameInstant:
       if (lastInstant === undefined) throw new DamagedBytes('an instant refers to none');
+      if (typeof lastInstant === 'number') lastInstant = instantAt(lastInstant);
       return lastInstant;
     case Kind.wideInstant:
       return readWideInstant();
@@ -232,19 +260,19 @@ function readValue(depth: number): FieldValue {
   }
 }
 
-function readRecord(texts: boolean, depth: number): FieldValue {
+const readRecord = (texts: boolean, depth: number): FieldValue => readFields(texts, depth);
+
+/** `wanted`: only those. */
+function readFields(texts: boolean, depth: number, wanted?: ReadonlySet<string>): Record<string, FieldValue> {
   if (depth === DEPTH_MAX) throw new DamagedBytes('it is nested too deep');
   const count = reader.varint();
   const record: Record<string, FieldValue> = {};
   for (let i = 0; i < count; i++) {
-    let name: string;
-    if (texts) {
-      name = reader.text();
-    } else {
-      const code = reader.byte();
-      const word = code === 0 ? reader.text() : fieldWords[code - 1];
-      if (word === undefined) throw new DamagedBytes(`field ${code} is unknown`);
-      name = word;
+    const name = texts ? reader.text() : readFieldName();
+    if (wanted !== undefined && !wanted.has(name)) {
+      if (texts) reader.skipText();
+      else skipValue(depth + 1);
+      continue;
     }
     const value = texts ? reader.text() : readValue(depth + 1);
     if (name === '__proto__') {
@@ -254,6 +282,62 @@ function readRecord(texts: boolean, depth: number): FieldValue {
     }
   }
   return record;
+}
+
+function readFieldName(): string {
+  const code = reader.byte();
+  const word = code === 0 ? reader.text() : fieldWords[code - 1];
+  if (word === undefined) throw new DamagedBytes(`field ${code} is unknown`);
+  return word;
+}
+
+function skipValue(depth: number): void {
+  const kind = reader.byte();
+  switch (kind) {
+    case Kind.text:
+      reader.skipText();
+      return;
+    case Kind.record:
+    case Kind.textMap:
+      skipRecord(kind === Kind.textMap, depth);
+      return;
+    case Kind.instant:
+      lastInstant = reader.position;
+      reader.pass(INSTANT_BYTES);
+      return;
+    case Kind.bytes:
+      reader.pass(reader.varint());
+      return;
+    case Kind.packedBytes:
+      reader.varint();
+      reader.pass(reader.varint());
+      return;
+    default:
+      // Short.
+      reader.position--;
+      readValue(depth);
+  }
+}
+
+function skipRecord(texts: boolean, depth: number): void {
+  if (depth === DEPTH_MAX) throw new DamagedBytes('it is nested too deep');
+  for (let left = reader.varint(); left > 0; left--) {
+    if (texts) {
+      reader.skipText();
+      reader.skipText();
+    } else {
+      readFieldName();
+      skipValue(depth + 1);
+    }
+  }
+}
+
+function instantAt(place: number): bigint {
+  const { position } = reader;
+  reader.position = place;
+  const instant = reader.i64();
+  reader.position = position;
+  return instant;
 }
 
 function readPackedBytes(): Uint8Array {

@@ -5,7 +5,7 @@ import { present } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Engine, Key, Value } from '../contract.js';
 import { CHUNK_BYTES } from '../core/reads.js';
-import { decodeSlice } from '../schema/codec.js';
+import { decodeFields, decodeSlice } from '../schema/codec.js';
 import { components, key } from '../schema/keys.js';
 import { assertGraphSound, assertKind, type EngineUnderTest, keysBelow, putAll } from './support.js';
 
@@ -146,6 +146,41 @@ export const reads: Record<string, Test> = {
     await late;
     assert.throws(() => engine.visit('images', undefined, () => assert.fail('as it should')), /as it should/);
   },
+
+  'given records of nodes, when they are read by their ids, then each as it is stored, with the digest that its key ends in':
+    async ({ engine }) => {
+      const all = cornerNames.map(
+        (name, i) => [key('images', 'ns', name), { digest: name, size: i }] as const,
+      );
+      await putAll(engine, all);
+      await engine.update((tx) =>
+        tx.put(key('images', 'ns', 'holder'), { refs: { label: key('blobs', 'ns', 'x') } }),
+      );
+      const read = (k: Key) =>
+        engine.readNode(present(engine.idOf(k), 'an id'), (node) => {
+          const digest = Buffer.alloc(34);
+          const end = node.copyDigest(digest, 1) ? `sha256:${digest.toString('hex', 1, 33)}` : undefined;
+          return [node.key, node.parent + node.leaf, decodeFields(node, new Set(['size'])), end];
+        });
+      const expected = all.map(([k, { size }]) => {
+        const name = components(k)[2] ?? '';
+        return [k, k, { size }, /^sha256:[0-9a-f]{64}$/.test(name) ? name : undefined];
+      });
+      const late = engine.update((tx) => tx.put(key('images', 'ns', digest('77')), { size: 77 }));
+      assert.deepEqual(read(key('images', 'ns', digest('77'))), [
+        key('images', 'ns', digest('77')),
+        key('images', 'ns', digest('77')),
+        { size: 77 },
+        digest('77'),
+      ]);
+      assert.deepEqual(
+        all.map(([k]) => read(k)),
+        expected,
+      );
+      await late;
+      // What something refers to has a node, and no record.
+      assert.equal(read(key('blobs', 'ns', 'x')), undefined);
+    },
 
   'given large records, when they are read, then a few at a time': async ({ engine }) => {
     const prefix = key('containers', 'ns');

@@ -79,13 +79,20 @@ export function itemOfOrphan({ kind, key: name }: Candidate): BackendItem | unde
   return { kind: 'snapshot', snapshotter: name.slice(0, slash), name: name.slice(slash + 1) };
 }
 
+/** Fields that `identityOf` asks for. */
+export const IDENTITY: ReadonlySet<string> = new Set(['createdat', 'expireat', 'name', 'ref']);
+
 /** Distinguishes a record from a later one under the same key; label updates do not change it. */
 export function identityOf(value: Value): string {
   if (typeof value === 'string') return '';
-  const times = [value.createdat, value.expireat].filter((time) => typeof time === 'bigint');
-  const names = [value.name, value.ref].filter((name) => typeof name === 'string');
-  return [...times, ...names].join(' ');
+  const { createdat, expireat, name, ref } = value;
+  let identity = typeof createdat === 'bigint' ? String(createdat) : '';
+  if (typeof expireat === 'bigint') identity = joined(identity, String(expireat));
+  if (typeof name === 'string') identity = joined(identity, name);
+  return typeof ref === 'string' ? joined(identity, ref) : identity;
 }
+
+const joined = (before: string, part: string): string => (before === '' ? part : `${before} ${part}`);
 
 /** Bytes of an ingest, by the backend's ref; 0 when the backend does not know it. */
 export const ingestBytes = (content: Pick<ContentBackend, 'status'>, ref: string): Promise<number> =>

@@ -2,7 +2,7 @@
  * Finds the object a user means by a text: a digest or the beginning of one, a name, an id, a ref, a snapshot's key.
  * Called by why.ts; reads only.
  */
-import type { Key, Reader } from '../../engine/contract.js';
+import type { Key, Reader, StoredNode } from '../../engine/contract.js';
 import {
   blobKey,
   containerKey,
@@ -92,6 +92,23 @@ export function describeKey(record: Key): ObjectDescription {
   if (node === undefined) return { kind: 'record', namespace: '', key: record.replaceAll('\0', '/') };
   return { kind: kindName(node.type), namespace: node.namespace, key: node.key };
 }
+
+/** As `describeKey` of the node's key, for a caller that describes very many. */
+export function describeNode({ parent, leaf: name }: Pick<StoredNode, 'parent' | 'leaf'>): ObjectDescription {
+  let head = heads.get(parent);
+  if (head === undefined) {
+    head = describeKey(`${parent}x`);
+    if (heads.size === HEADS_MAX) heads.clear();
+    heads.set(parent, head);
+  }
+  const { kind, namespace, key: first } = head;
+  // All but the x.
+  return { kind, namespace, key: first.length === 1 ? name : first.slice(0, -1) + name };
+}
+
+/** What is the same for all with one parent. */
+const heads = new Map<string, ObjectDescription>();
+const HEADS_MAX = 1024;
 
 interface Place {
   readonly reader: Reader;

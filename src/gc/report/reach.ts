@@ -11,6 +11,7 @@ import type { GraphCore } from '../../engine/graph.js';
 import { throwIfAborted, unknownError } from '../../errors.js';
 import { createGraph } from '../../graph/carriers.js';
 import type { Instant } from '../../model/time.js';
+import { Growing } from './growing.js';
 
 /** Edges and roots that the core does not know (marked-run.ts). */
 export interface ExtraEdges {
@@ -29,25 +30,7 @@ export const idOfState = (state: number): number => state >>> 1;
 /** Nodes read between two pauses. */
 const NODES_PER_PAUSE = 8192;
 const KIND_BITS = 2;
-
-/** A list of words that grows by doubling. */
-class Words {
-  #words = new Uint32Array(1024);
-  length = 0;
-
-  push(word: number): void {
-    if (this.length === this.#words.length) {
-      const larger = new Uint32Array(this.length * 2);
-      larger.set(this.#words);
-      this.#words = larger;
-    }
-    this.#words[this.length++] = word;
-  }
-
-  take(): Uint32Array {
-    return this.#words.subarray(0, this.length);
-  }
-}
+const NOTHING: readonly number[] = [];
 
 interface Edges {
   readonly first: Uint32Array;
@@ -75,10 +58,10 @@ export class GraphView {
     this.#words = words;
   }
 
-  /** The graph as it is at the time of the call, with the roots of the instant `at`. */
+  /** The graph as it is at the time of the call, with the roots of an instant. */
   static async read(
     graph: GraphCore,
-    at: Instant,
+    time: Instant,
     extra: ExtraEdges = noExtraEdges,
     signal?: AbortSignal,
   ): Promise<GraphView> {
@@ -87,23 +70,25 @@ export class GraphView {
     const { limit } = copy.stats();
     const flags = new Uint16Array(limit);
     const first = new Uint32Array(limit + 1);
-    const words = new Words();
+    const words = new Growing(Uint32Array);
     const roots: number[] = [];
-    for (let id = 0; id < limit; id++) {
-      if (id % NODES_PER_PAUSE === NODES_PER_PAUSE - 1) {
-        await yieldToEventLoop();
-        throwIfAborted(signal);
+    for (let id = 0; id < limit; ) {
+      const rows = copy.rows(id, NODES_PER_PAUSE);
+      for (let at = 0; at < rows.length; id++) {
+        const bits = rows[at++]!;
+        const end = at + 1 + rows[at]!;
+        flags[id] = bits;
+        const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
+        if (isRootAt(bits, expiry, time) || extra.roots.has(id)) roots.push(id);
+        words.append(rows, at + 1, end);
+        at = end;
+        for (const to of extra.edges.get(id) ?? NOTHING) {
+          if (to < limit) words.push((to << KIND_BITS) | EdgeKind.label);
+        }
+        first[id + 1] = words.length;
       }
-      const bits = copy.flagsOf(id);
-      flags[id] = bits;
-      const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
-      if (isRootAt(bits, expiry, at) || extra.roots.has(id)) roots.push(id);
-      const pairs = copy.edgesOf(id);
-      for (let i = 0; i < pairs.length; i += 2) words.push((pairs[i]! << KIND_BITS) | pairs[i + 1]!);
-      for (const to of extra.edges.get(id) ?? []) {
-        if (to < limit) words.push((to << KIND_BITS) | EdgeKind.label);
-      }
-      first[id + 1] = words.length;
+      await yieldToEventLoop();
+      throwIfAborted(signal);
     }
     copy.clear();
     return new GraphView(flags, roots, first, words.take());
@@ -130,6 +115,34 @@ export class GraphView {
     for (let at = this.#first[id]!; at < end; at++) {
       const to = stepOver(state, this.#words[at]!);
       if (to !== undefined) visit(to);
+    }
+  }
+
+  /**
+   * Gives a state, and those it leads to, the mark `mark`, where they have `unmarked`; those that have another are not followed. The
+   * walk's list is the caller's, empty before and after.
+   */
+  follow(
+    start: number,
+    marks: Int32Array | Uint8Array,
+    unmarked: number,
+    mark: number,
+    open: number[],
+  ): void {
+    const first = this.#first;
+    const words = this.#words;
+    if (marks[start] !== unmarked) return;
+    marks[start] = mark;
+    open.push(start);
+    for (let state = open.pop(); state !== undefined; state = open.pop()) {
+      const id = idOfState(state);
+      const end = first[id + 1]!;
+      for (let at = first[id]!; at < end; at++) {
+        const to = stepOver(state, words[at]!);
+        if (to === undefined || marks[to] !== unmarked) continue;
+        marks[to] = mark;
+        open.push(to);
+      }
     }
   }
 

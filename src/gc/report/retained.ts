@@ -340,7 +340,7 @@ function queryOf(
   return {
     now,
     itemOf: items.ofNode,
-    sizes: Float64Array.from(items.sizes),
+    sizes: items.sizes,
     members,
     ends,
     roots: Uint32Array.from(roots),

@@ -8,7 +8,7 @@ import { throwIfAborted } from '../../errors.js';
 import type { LeaseRecord } from '../../model/records.js';
 import { parseTimestamp } from '../../model/time.js';
 import { readRecord } from '../../stores/common.js';
-import { dropLease, isBeingRemoved } from '../../stores/lease-links.js';
+import { dropLease, inPieces, isBeingRemoved } from '../../stores/lease-links.js';
 import { Pace } from '../../stores/listing.js';
 import type { CollectHost } from '../host.js';
 import type { Candidate } from '../stats.js';
@@ -112,14 +112,12 @@ class Retiring {
   /** What a large lease holds is dropped in many commits; it keeps nothing since the first. */
   async #finishLease(root: RetiredRoot): Promise<void> {
     const k = keyOfPlanned(root) ?? '';
-    for (let isGone = false; !isGone; ) {
-      isGone = await this.#host.update({}, (tx) => {
-        const record = readRecord<LeaseRecord>(tx, k);
-        if (record === undefined || !isBeingRemoved(record)) return true;
-        if (!dropLease(tx, k, record)) return false;
-        this.#host.countDeletion(tx);
-        return true;
-      });
-    }
+    await inPieces(this.#host, {}, (tx) => {
+      const record = readRecord<LeaseRecord>(tx, k);
+      if (record === undefined || !isBeingRemoved(record)) return true;
+      if (!dropLease(tx, k, record)) return false;
+      this.#host.countDeletion(tx);
+      return true;
+    });
   }
 }

@@ -3,11 +3,13 @@
  * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same checks once more.
  */
 import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
-import { components, key } from '../../engine/schema/keys.js';
+import { NodeInMemory } from '../../engine/core/stored-node.js';
+import { decodeFields } from '../../engine/schema/codec.js';
+import { components, key, leaf } from '../../engine/schema/keys.js';
 import { labelOf } from '../../model/labels.js';
 import type { ContainerRecord, ImageRecord, LeaseRecord, StringMap } from '../../model/records.js';
 import type { Instant } from '../../model/time.js';
-import { scanRecords } from '../../stores/common.js';
+import { compareUtf8 } from '../../model/utf8.js';
 import { usedAtTimes } from '../../stores/last-use.js';
 import type { Pace } from '../../stores/listing.js';
 import { labelsOf } from '../references.js';
@@ -100,39 +102,84 @@ export function holdsUpload(graph: RootGraph, id: number): boolean {
 export const isReferredTo = ({ graph }: Engine, id: number): boolean =>
   graph.flagsOf(id) >> 8 === ResourceImage && graph.inDegreeOf(id) > 0;
 
-/** Containers by the image that they name, and by its target: an image has several names. */
-export class ImagesInUse {
-  readonly #byName = new Map<string, string>();
-  readonly #byTarget = new Map<string, string>();
-  readonly #engine: Pick<Engine, 'get'>;
+/** Of a container, what says which image it uses. */
+const IMAGE = new Set(['image']);
 
-  constructor(engine: Pick<Engine, 'get'>) {
-    this.#engine = engine;
+/** Of one namespace. */
+interface Users {
+  /** By the image that a container names: the first one. */
+  readonly names: Map<string, string>;
+  /** By the target of such an image: an image has several names. Undefined until it is asked for. */
+  targets: Map<string, string> | undefined;
+}
+
+/** Containers by the image that they name, and by its target. */
+export class ImagesInUse {
+  readonly #users = new Map<string, Users>();
+  readonly #targetOf: TargetOf;
+
+  /** @param targetOf of an image, by its namespace and name */
+  constructor(targetOf: TargetOf) {
+    this.#targetOf = targetOf;
   }
 
   /** By all containers there are, but those that `isGoing`. */
   static async read(engine: Engine, pace: Pace, isGoing: (k: Key) => boolean): Promise<ImagesInUse> {
-    const inUse = new ImagesInUse(engine);
+    const inUse = new ImagesInUse(targetsIn(engine));
     for (const [record] of engine.scan(key('namespaces'))) {
       const ns = components(record)[1] ?? '';
-      for (const [k, container] of scanRecords<ContainerRecord>(engine, key('containers', ns))) {
+      for (let after: Key | undefined, isFirst = true; isFirst || after !== undefined; isFirst = false) {
+        const found: [Key, string][] = [];
+        after = engine.visit(key('containers', ns), after, (k, bytes, start, end) => {
+          const { image } = decodeFields(new NodeInMemory(k, bytes, start, end), IMAGE);
+          if (typeof image === 'string') found.push([k, image]);
+        });
+        for (const [k, image] of found) if (!isGoing(k)) inUse.add(ns, leaf(k), image);
         if (pace.isOver) await pace.pass();
-        if (!isGoing(k)) inUse.add(ns, components(k)[2] ?? '', container.image);
       }
     }
     return inUse;
   }
 
+  /** In any order: of several containers that use an image it is the same one that is named. */
   add(ns: string, container: string, image: string): void {
-    const name = `images\0${ns}\0${image}`;
-    if (image === '' || this.#byName.has(name)) return;
-    this.#byName.set(name, container);
-    const record = this.#engine.get(name) as ImageRecord | undefined;
-    if (record !== undefined) this.#byTarget.set(`${ns}\0${record.target.digest}`, container);
+    if (image === '') return;
+    let users = this.#users.get(ns);
+    if (users === undefined) {
+      users = { names: new Map(), targets: undefined };
+      this.#users.set(ns, users);
+    }
+    const known = users.names.get(image);
+    if (known !== undefined && compareUtf8(known, container) <= 0) return;
+    users.names.set(image, container);
+    users.targets = undefined;
   }
 
   /** The id of a container that uses the image. */
   by(ns: string, name: string, target: string): string | undefined {
-    return this.#byName.get(`images\0${ns}\0${name}`) ?? this.#byTarget.get(`${ns}\0${target}`);
+    const users = this.#users.get(ns);
+    if (users === undefined) return undefined;
+    users.targets ??= this.#targets(ns, users.names);
+    return users.names.get(name) ?? users.targets.get(target);
+  }
+
+  #targets(ns: string, names: ReadonlyMap<string, string>): Map<string, string> {
+    const targets = new Map<string, string>();
+    for (const [image, container] of names) {
+      const target = this.#targetOf(ns, image);
+      const known = target === undefined ? undefined : targets.get(target);
+      if (target === undefined || (known !== undefined && compareUtf8(known, container) > 0)) continue;
+      targets.set(target, container);
+    }
+    return targets;
   }
 }
+
+type TargetOf = (ns: string, image: string) => string | undefined;
+
+/** As the records have it. */
+export const targetsIn =
+  (engine: Pick<Engine, 'get'>): TargetOf =>
+  (ns, image) =>
+    // Not by `imageKey`: a container may name what no image can be called.
+    (engine.get(`images\0${ns}\0${image}`) as ImageRecord | undefined)?.target.digest;

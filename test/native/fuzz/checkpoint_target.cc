@@ -111,6 +111,7 @@ void mustAnswer(Core& core, const std::vector<NodeId>& ids) {
   if (!ids.empty()) shortestPath(core.graph(), ids.back(), 0);
   core.graph().unused(0, 100);
   core.graph().withFlags(kConditional);
+  core.graph().rows(0, 1000);
   core.takeFreeable();
 }
 

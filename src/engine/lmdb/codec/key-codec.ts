@@ -21,7 +21,8 @@ import { compareUtf8 } from '../../../model/utf8.js';
 import type { Key } from '../../contract.js';
 import { asBuffer } from '../../core/bytes.js';
 import { type LinkKey, splitLink } from '../../core/storage.js';
-import { DamagedBytes } from '../../schema/bytes.js';
+import { DamagedBytes, type SlicingBuffer } from '../../schema/bytes.js';
+import { keepParent, knownParent } from './parents.js';
 
 /** Words that take one byte, sorted; a new one goes between its neighbours with a code between theirs. */
 const collectionCodes: readonly (readonly [string, number])[] = [
@@ -52,7 +53,7 @@ const codesByWord = new Map(
 const SPELLED = 7;
 
 const DIGEST_PREFIX = 'sha256:';
-const DIGEST_BYTES = 32;
+export const DIGEST_BYTES = 32;
 const DIGEST_LENGTH = DIGEST_PREFIX.length + 2 * DIGEST_BYTES;
 const BYTE_S = 0x73;
 const BYTE_DIGEST = 0x74;
@@ -335,46 +336,50 @@ function reserve(size: number): void {
 
 // --------------------------------------------------------------------------------------------------------- reading
 
-/** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
-interface SlicingBuffer extends Buffer {
-  utf8Slice(start: number, end: number): string;
-  hexSlice(start: number, end: number): string;
-}
-
 let source = scratch as SlicingBuffer; // every Buffer has the two methods
 let position = 0;
 let sourceEnd = 0;
 /** Where the component that was read last begins. */
 let leafStart = 0;
 
-/** Neighbours mostly share all but their last component: the bytes before that, with its separator, and their text. */
-let parentBytes: Buffer = Buffer.alloc(0);
-let parentText = '';
-
 export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key {
+  const last = decodeLeaf(bytes, start, end);
+  return lastDecoded + last;
+}
+
+/** As `decodeKey`, the last component only: what comes before it, with its separator, is `decodedParent` then. */
+export function decodeLeaf(bytes: Uint8Array, start: number, end: number): string {
   begin(bytes, start, end);
-  if (sharesParent()) {
-    position += parentBytes.length;
+  const parent = knownParent(source, start, end);
+  if (parent !== undefined) {
+    position += parent.bytes.length;
     const last = readComponent();
-    if (position === sourceEnd) return parentText + last;
+    if (position === sourceEnd) {
+      lastDecoded = parent.text;
+      return last;
+    }
     position = start;
   }
   const key = readKey();
   if (position !== sourceEnd) throw new DamagedBytes('a key has bytes left over');
-  if (leafStart > start) {
-    parentBytes = Buffer.from(source.subarray(start, leafStart));
-    parentText = parentOf(key);
-  }
-  return key;
+  lastDecoded = parentOf(key);
+  if (leafStart > start)
+    keepParent({ bytes: Buffer.from(source.subarray(start, leafStart)), text: lastDecoded });
+  return key.slice(lastDecoded.length);
 }
 
-/** Whether the key begins as the one before it did, with something after that. */
-function sharesParent(): boolean {
-  const { length: size } = parentBytes;
-  if (size === 0 || position + size >= sourceEnd) return false;
-  // From its end, where those of one collection differ.
-  for (let i = size - 1; i >= 0; i--) if (source[position + i] !== parentBytes[i]) return false;
-  return true;
+export const decodedParent = (): string => lastDecoded;
+let lastDecoded = '';
+
+/** Where the 32 bytes of the digest begin that is a key's last component; -1 when that is no `sha256:` digest. */
+export function digestStart(bytes: Buffer, start: number, end: number): number {
+  const at = end - DIGEST_BYTES - 2;
+  if (at <= start || bytes[at] !== BYTE_DIGEST || bytes[end - 1] !== Marker.exact) return -1;
+  const parent = knownParent(bytes, start, end);
+  if (parent !== undefined && start + parent.bytes.length === at) return at + 1;
+  // A digest may hold any byte, so only the components before it show whether one begins here.
+  decodeKey(bytes, start, end);
+  return leafStart === at ? at + 1 : -1;
 }
 
 export function decodeLink(bytes: Uint8Array): LinkKey {

@@ -6,10 +6,11 @@
  *   adjacency: flags, edge count, edges, [expiry: 8 bytes, or 9+ for one outside 64 bits]
  */
 import { unknownError } from '../../../errors.js';
-import { NodeFlag } from '../../contract.js';
-import { copyOf } from '../../core/bytes.js';
+import { type Key, NodeFlag, type StoredNode } from '../../contract.js';
+import { asBuffer, copyOf } from '../../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../../core/storage.js';
 import { ByteReader, ByteWriter, DamagedBytes } from '../../schema/bytes.js';
+import { DIGEST_BYTES, decodedParent, decodeLeaf, digestStart } from './key-codec.js';
 
 const Head = { value: 1, adjacency: 2 } as const;
 const I64_MIN = -(2n ** 63n);
@@ -116,6 +117,56 @@ export function readEntry(id: number, node: Buffer, end: number): Entry {
     bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, end),
   };
 }
+
+/** A node's record where the tree has it. One object for all: it shows the node that was read last. */
+export class NodeOfTree implements StoredNode {
+  bytes: Buffer = NO_BYTES;
+  start = 0;
+  end = 0;
+  #keyStart = 0;
+  #keyEnd = 0;
+  #leaf: string | undefined;
+  #parent = '';
+
+  /** Shows this one; false when it has no record. */
+  show(id: number, bytes: Uint8Array, end: number): boolean {
+    const { keyStart, keyEnd, valueStart } = nodeParts(id, bytes, end);
+    this.bytes = asBuffer(bytes);
+    this.start = valueStart;
+    this.end = end;
+    this.#keyStart = keyStart;
+    this.#keyEnd = keyEnd;
+    this.#leaf = undefined;
+    return valueStart >= 0;
+  }
+
+  get key(): Key {
+    const { leaf } = this;
+    return this.#parent + leaf;
+  }
+
+  get leaf(): string {
+    if (this.#leaf === undefined) {
+      this.#leaf = decodeLeaf(this.bytes, this.#keyStart, this.#keyEnd);
+      this.#parent = decodedParent();
+    }
+    return this.#leaf;
+  }
+
+  get parent(): string {
+    void this.leaf;
+    return this.#parent;
+  }
+
+  copyDigest(target: Uint8Array, at: number): boolean {
+    const start = digestStart(this.bytes, this.#keyStart, this.#keyEnd);
+    // Byte by byte: a view would cost more.
+    for (let i = 0; start >= 0 && i < DIGEST_BYTES; i++) target[at + i] = this.bytes[start + i] ?? 0;
+    return start >= 0;
+  }
+}
+
+const NO_BYTES = Buffer.alloc(0);
 
 const damaged = (id: number, why: string) =>
   unknownError(`node ${id} is damaged: ${why}`, {

@@ -34,7 +34,7 @@ const OUTSTANDING_BYTES_MAX = 36 * 1024 * 1024;
 /** Milliseconds for which a foreground commit counts. */
 const SHARED_MS = 200;
 const RETRY_MS = 500;
-/** Milliseconds after a background commit for which a collection is taken to be under way. */
+/** Milliseconds after a background commit, or a question, for which a collection is taken to be under way. */
 const COLLECTING_MS = 2000;
 /** A transaction is followed by a pause so many times as long (half as long when much is outstanding), up to this. */
 const PAUSE_FACTOR = 2;
@@ -166,6 +166,8 @@ export class Flusher {
    */
   async lookUp(prefixes: readonly string[], leaves: readonly string[]): Promise<Uint32Array | undefined> {
     if (this.#isStopped) return undefined;
+    // Only collections ask: a transaction would keep the next questions waiting.
+    this.#collectingUntil = performance.now() + COLLECTING_MS;
     const response = await this.#ask({ kind: 'ids', prefixes, leaves });
     return 'ids' in response ? response.ids : undefined;
   }

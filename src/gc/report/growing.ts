@@ -1,0 +1,44 @@
+/** A list of numbers that grows by doubling, without an object for each. Called by what reads whole stores for reports. */
+
+type Numbers = Uint32Array | Int32Array | Float64Array;
+
+const FIRST = 1024;
+
+export class Growing<T extends Numbers> {
+  readonly #make: new (
+    length: number,
+  ) => T;
+  #numbers: T;
+  length = 0;
+
+  constructor(make: new (length: number) => T) {
+    this.#make = make;
+    this.#numbers = new make(FIRST);
+  }
+
+  push(number: number): void {
+    if (this.length === this.#numbers.length) this.#widen(this.length + 1);
+    this.#numbers[this.length++] = number;
+  }
+
+  /** Those of another list from one place to before another. */
+  append(numbers: ArrayLike<number>, from: number, to: number): void {
+    if (this.length + to - from > this.#numbers.length) this.#widen(this.length + to - from);
+    for (let at = from; at < to; at++) this.#numbers[this.length++] = numbers[at] ?? 0;
+  }
+
+  at(place: number): number {
+    return this.#numbers[place] ?? 0;
+  }
+
+  /** All of them: a view, good until the next one is added. */
+  take(): T {
+    return this.#numbers.subarray(0, this.length) as T;
+  }
+
+  #widen(atLeast: number): void {
+    const larger = new this.#make(Math.max(2 * this.#numbers.length, atLeast));
+    larger.set(this.#numbers);
+    this.#numbers = larger;
+  }
+}
