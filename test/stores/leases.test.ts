@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { withTransactionContext } from '../../src/context.js';
-import { CoreEngine } from '../../src/engine/core/engine.js';
-import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import {
   blobKey,
   imageKey,
@@ -11,7 +9,6 @@ import {
   Relation,
   snapshotKey,
 } from '../../src/engine/schema/keys.js';
-import { isKind, unavailable } from '../../src/errors.js';
 import type { StringMap } from '../../src/model/records.js';
 import { NANOS_PER_SECOND, now, parseTimestamp } from '../../src/model/time.js';
 import { addToLease, removeFromLease } from '../../src/stores/lease-context.js';
@@ -24,7 +21,7 @@ import {
   withLabels,
   withRandomId,
 } from '../../src/stores/leases.js';
-import { tempDir, testDB } from '../support/db.js';
+import { testDB } from '../support/db.js';
 import { digest, image, ns1, ns2, rejects, withKind } from './fixtures.js';
 
 const expire = 'containerd.io/gc.expire';
@@ -366,33 +363,6 @@ describe('a lease that keeps much', () => {
     });
     await deletion;
     assert.deepEqual(await db.leases.list(ns1), [{ id: 'l', createdAt: 7n, labels: {} }]);
-  });
-
-  it('given its deletion, when the disk refuses a part of it, then that is done again or reported, and what is said to be gone is', async (t) => {
-    const root = await tempDir(t);
-    const db = await testDB(t, { engine: 'lmdb', root });
-    await fill(db, 'l');
-    const { engine } = db;
-    assert.ok(engine instanceof CoreEngine && engine.storage instanceof LmdbStorage);
-    const { storage } = engine;
-    const append = storage.append.bind(storage);
-    let appended = 0;
-    storage.append = async (batch) => {
-      if (++appended !== 2) return append(batch);
-      throw unavailable('the disk is full');
-    };
-    const { epoch } = engine;
-    // It depends on the turns of the disk whether the end of it was among what was refused.
-    await db.leases.delete(ns1, 'l').catch(async (error: unknown) => {
-      assert.ok(isKind(error, 'Unavailable'), String(error));
-      await db.leases.delete(ns1, 'l');
-    });
-    assert.ok(engine.epoch > epoch, 'something was lost');
-    assert.deepEqual(await db.leases.list(ns1), []);
-    assert.deepEqual([...engine.links(leaseKey('ns1', 'l'), Relation.holds)], []);
-    await db.close();
-    const again = await testDB(t, { engine: 'lmdb', root });
-    assert.deepEqual(await again.leases.list(ns1), []);
   });
 
   it('given a transaction, when deleted in it, then it goes whole or not at all', async (t) => {
