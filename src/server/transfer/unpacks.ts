@@ -36,11 +36,10 @@ export function unpacksOf({ db }: ServiceHost, messages: readonly UnpackMessage[
 export async function unpackFor(
   db: DB,
   ctx: CallContext,
-  images: readonly Image[],
+  targets: readonly Image['target'][],
   { platform, snapshotter }: Unpack,
 ): Promise<void> {
-  const targets = new Map(images.map(({ target }) => [target.digest, target]));
-  for (const target of targets.values()) {
+  for (const target of new Map(targets.map((one) => [one.digest, one])).values()) {
     if (!(await fits(db, ctx, target, platform))) continue;
     await unpackImage(db, ctx, { target }, snapshotter, { platform });
   }

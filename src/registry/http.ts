@@ -1,0 +1,164 @@
+/**
+ * One HTTP request to a host, without redirects, with limits on everything that the other side chooses. undici, which is
+ * loaded by the first request. Used by exchange.ts and token.ts.
+ */
+import type { Readable } from 'node:stream';
+import { rootCertificates } from 'node:tls';
+import type { Dispatcher } from 'undici';
+import {
+  type EbbtideError,
+  isKind,
+  orAborted,
+  throwIfAborted,
+  unavailable,
+  unknownError,
+} from '../errors.js';
+import { errnoOf, messageOf } from '../system/system-errors.js';
+import { type HostTls, isLocal, portOf, type RegistryHost } from './hosts.js';
+import type { RegistryLimits } from './limits.js';
+
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT';
+export type Headers = Readonly<Record<string, string | readonly string[]>>;
+
+export interface HttpRequest {
+  method: Method;
+  url: URL;
+  headers: Headers;
+  /** Made anew for each attempt. */
+  body?: (() => Uint8Array | string | Readable) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface HttpResponse {
+  status: number;
+  /** Where it came from. */
+  url: URL;
+  /** The first value; undefined without one. */
+  header(name: string): string | undefined;
+  /** All values. */
+  all(name: string): readonly string[];
+  /** To be read to its end, or dropped. */
+  body: Readable;
+  drop(): void;
+}
+
+/** The connections to one host. Closed with its user. */
+export class Connections {
+  readonly #limits: RegistryLimits;
+  readonly #tls: HostTls | undefined;
+  readonly #connectMs: number;
+  #dispatchers: { direct: Dispatcher; proxied: Dispatcher } | undefined;
+
+  constructor(limits: RegistryLimits, host?: Pick<RegistryHost, 'tls' | 'connectMs'>) {
+    this.#limits = limits;
+    this.#tls = host?.tls;
+    this.#connectMs = host?.connectMs ?? limits.connectMs;
+  }
+
+  /** Unavailable: no connection, or it broke off. */
+  async send({ method, url, headers, body, signal }: HttpRequest): Promise<HttpResponse> {
+    throwIfAborted(signal);
+    const { request } = await import('undici');
+    const dispatcher = await this.#dispatcherFor(url);
+    const sent = request(url, {
+      ...{ method, dispatcher },
+      headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, mutable(value)])),
+      ...(body && { body: body() }),
+      ...(signal && { signal }),
+    });
+    let response: Awaited<typeof sent>;
+    try {
+      response = await orAborted(sent, signal);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw connectionError(`${method} ${shownUrl(url)}`, error);
+    }
+    // What a response that is dropped still says has no reader.
+    response.body.on('error', () => undefined);
+    const all = (name: string): readonly string[] => [response.headers[name] ?? []].flat();
+    return {
+      ...{ status: response.statusCode, url, body: response.body, all },
+      header: (name) => all(name)[0],
+      drop: () => void response.body.destroy(),
+    };
+  }
+
+  async close(): Promise<void> {
+    const { direct, proxied } = this.#dispatchers ?? {};
+    await Promise.all([direct?.destroy(), proxied?.destroy()]);
+  }
+
+  /** This machine is never behind a proxy. */
+  async #dispatcherFor({ host }: URL): Promise<Dispatcher> {
+    const { Agent, EnvHttpProxyAgent } = await import('undici');
+    const tls = this.#tls;
+    this.#dispatchers ??= (() => {
+      const options = {
+        maxHeaderSize: this.#limits.headerBytes,
+        headersTimeout: this.#limits.idleMs,
+        bodyTimeout: this.#limits.idleMs,
+        connect: {
+          timeout: this.#connectMs,
+          ...(tls && {
+            rejectUnauthorized: !tls.insecure,
+            ...(tls.ca.length > 0 && { ca: [...rootCertificates, ...tls.ca] }),
+            ...(tls.pairs.length > 0 && {
+              cert: tls.pairs.map(({ cert }) => cert),
+              key: tls.pairs.map(({ key }) => key),
+            }),
+          }),
+        },
+      };
+      return { direct: new Agent(options), proxied: new EnvHttpProxyAgent(options) };
+    })();
+    return isLocal(host) ? this.#dispatchers.direct : this.#dispatchers.proxied;
+  }
+}
+
+/** Of bytes that stop coming. */
+export function connectionError(what: string, error: unknown): EbbtideError {
+  const code = errnoOf(error) ?? '';
+  const tooLarge = code === 'UND_ERR_HEADERS_OVERFLOW';
+  return (tooLarge ? unknownError : unavailable)(`${what}: ${messageOf(error)}`, {
+    cause: error,
+    remedy: tooLarge ? 'do not use this registry' : 'check the address and the network, and try again',
+  });
+}
+
+/** The port answered, but not in TLS. */
+export const speaksNoTls = (error: unknown): boolean => {
+  const code = errnoOf((error as Error).cause) ?? '';
+  return code === 'EPROTO' || code.startsWith('ERR_SSL_');
+};
+
+/** Nobody listens, at a port that nobody named. */
+export const isWrongPort = (error: unknown, host: string): boolean =>
+  portOf(host) === '' && errnoOf((error as Error).cause) === 'ECONNREFUSED';
+
+export const isBroken = (error: unknown): boolean => isKind(error, 'Unavailable');
+
+/** Without its query, which may hold a secret. */
+export const shownUrl = (url: URL): string => `${url.protocol}//${url.host}${url.pathname}`;
+
+/** Reads all of a body; throws with `tooLarge` beyond `max` bytes. */
+export async function readAll(
+  response: HttpResponse,
+  max: number,
+  tooLarge: () => EbbtideError,
+): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const part of response.body as AsyncIterable<Uint8Array>) {
+      size += part.length;
+      if (size > max) throw tooLarge();
+      parts.push(part);
+    }
+  } finally {
+    response.drop();
+  }
+  return Buffer.concat(parts);
+}
+
+const mutable = (value: string | readonly string[]): string | string[] =>
+  typeof value === 'string' ? value : [...value];
