@@ -9,6 +9,7 @@ import { Exchange } from './exchange.js';
 import { type HostOptions, hostsOf } from './hosts.js';
 import type { Headers } from './http.js';
 import { type RegistryLimits, registryLimits } from './limits.js';
+import { type Outgoing, sendBlob } from './push.js';
 import { parseReference, type RegistryReference, scopeOf } from './reference.js';
 import { type Resolved, resolveReference } from './resolve.js';
 
@@ -63,6 +64,14 @@ export class RegistryClient implements AsyncDisposable {
     if (exchanges.length === 0) throw notFound('no pull hosts', { object: this.reference.text });
     const scopes = [scopeOf(this.reference)];
     return new RemoteBlob(descriptor, { exchanges, scopes, limits: this.#limits, signal: this.#signal });
+  }
+
+  /** Sends a blob or a document; returns false when the registry has it. */
+  put(descriptor: RemoteDescriptor, outgoing: Outgoing): Promise<boolean> {
+    const exchange = this.#exchanges.find(({ host }) => host.capabilities.has('push'));
+    if (exchange === undefined) throw notFound('no push hosts', { object: this.reference.text });
+    const options = { reference: this.reference, limits: this.#limits, signal: this.#signal };
+    return sendBlob(exchange, descriptor, outgoing, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

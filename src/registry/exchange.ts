@@ -181,11 +181,12 @@ export class Exchange implements AsyncDisposable {
   }
 }
 
-function targetOf(from: URL, location: string): URL {
+/** Where a registry sends its client on to; what came over TLS goes on over TLS. */
+export function targetOf(from: URL, location: string): URL {
   const url = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   const isFit = url?.protocol === 'https:' || (url?.protocol === 'http:' && from.protocol === 'http:');
   if (url !== undefined && isFit) return url;
-  throw refused(from, `redirects to "${location.slice(0, 100)}", which is refused`);
+  throw refused(from, `sends on to "${location.slice(0, 100)}", which is refused`);
 }
 
 const refused = (url: URL, why: string): EbbtideError =>

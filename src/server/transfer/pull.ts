@@ -6,7 +6,7 @@ import { fetchImage } from '../../images/fetch.js';
 import { BlobProgress } from './blob-progress.js';
 import { checkReferences } from './image-names.js';
 import { type ImageStoreMessage, platformOf, type RegistryMessage } from './messages.js';
-import { registryLabel, withRegistry } from './registry.js';
+import { hostLabel, registryLabel, withRegistry } from './registry.js';
 import { namesIn, saveImages } from './save.js';
 import { leased, type Transfer } from './under-way.js';
 import { unpackFor, unpacksOf } from './unpacks.js';
@@ -26,10 +26,9 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
       const names = namesIn(store, target.digest);
       reporter.report({ event: `Pulling from ${label}` });
       reporter.report({ event: 'fetching image content', name: source.reference });
-      const { host: registry, repository } = client.reference;
       const from = {
-        host: registry.replace(/:\d+$/, ''),
-        repository,
+        host: hostLabel(client.reference),
+        repository: client.reference.repository,
         blob: (blob: Parameters<typeof client.blob>[0]) => client.blob(blob),
       };
       {

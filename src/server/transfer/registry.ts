@@ -12,11 +12,15 @@ const HEADER_BYTES_MAX = 16 * 1024;
 /** As containerd's clients show it. */
 export const registryLabel = ({ reference }: RegistryMessage): string => `OCI Registry (${reference})`;
 
-/** Runs `work` with a client of the registry, which ends with it, as its streams do. */
+/** As in the labels that say where a blob came from: without the port. */
+export const hostLabel = ({ host }: RegistryClient['reference']): string => host.replace(/:\d+$/, '');
+
+/** Runs `work` with a client of the registry, which ends with it, as its streams do. `reference`: instead of the message's. */
 export async function withRegistry(
   t: Transfer,
-  { reference, resolver }: RegistryMessage,
+  { reference: asked, resolver }: RegistryMessage,
   work: (client: RegistryClient) => Promise<void>,
+  reference = asked,
 ): Promise<void> {
   if ((resolver?.httpDebug ?? 0) !== 0) throw notHere('writing out requests (--http-dump, --http-trace)');
   const headers = headersOf(resolver?.headers ?? {});
@@ -26,7 +30,7 @@ export async function withRegistry(
     await using client = await RegistryClient.open(reference, {
       ...{ headers, defaultScheme, userAgent: version.replace('-', '/') },
       ...{ hostsDirectory: resolver?.hostDir || undefined, signal: t.call.signal },
-      ...(authStream && { getCredentials: credentialsFrom(authStream, reference) }),
+      ...(authStream && { getCredentials: credentialsFrom(authStream, asked) }),
     });
     await work(client);
   } finally {

@@ -1,5 +1,5 @@
 /**
- * containerd.services.transfer.v1.Transfer: pulls images from registries, imports and exports archives over named streams, and tags
+ * containerd.services.transfer.v1.Transfer: pulls images from registries and pushes them there, imports and exports archives over named streams, and tags
  * images, as `ctr` 2.x asks for it. What it cannot do as asked is Unimplemented before anything is changed.
  */
 import { requireNamespace } from '../../context.js';
@@ -19,6 +19,7 @@ import {
 } from './messages.js';
 import { Reporter } from './progress.js';
 import { pull } from './pull.js';
+import { push } from './push.js';
 import { namesIn, saveImages } from './save.js';
 import type { NamedStream, Streams } from './streams.js';
 import { type Transfer, untilAborted } from './under-way.js';
@@ -57,6 +58,10 @@ function transfer(t: Transfer, source: AnyMessage, destination: AnyMessage): Pro
   if (from === types.imageStore && to === types.exportStream) {
     const output = messageIn<ExportStreamMessage>(to, destination);
     return exportStream(t, messageIn<ImageStoreMessage>(from, source), output);
+  }
+  if (from === types.imageStore && to === types.registry) {
+    const registry = messageIn<RegistryMessage>(to, destination);
+    return push(t, messageIn<ImageStoreMessage>(from, source), registry);
   }
   throw notImplemented(`no transfer from ${from || 'nothing'} to ${to || 'nothing'}`, {
     remedy: 'use the services of images and content (`ctr`: --local)',
