@@ -66,19 +66,24 @@ export class Authorizer {
     return `Bearer ${(await this.#token(url, known, scopes)).text}`;
   }
 
-  /**
-   * Takes a 401 of a host; returns false when it asks for nothing that there is. `again`: the request had an answer to an
-   * earlier one.
-   */
-  async answer(url: URL, values: readonly string[], again: boolean): Promise<boolean> {
-    const before = this.#hosts.get(url.host);
-    // Another request may have been answered in the meantime, or a token is over.
-    if (before !== undefined && !again) return true;
+  /** Takes a 401 of a host, and what was refused; returns false when there is nothing else to be said to it. */
+  async answer(
+    url: URL,
+    values: readonly string[],
+    refused: string | undefined,
+    scopes: readonly string[],
+  ): Promise<boolean> {
+    const before = await this.#hosts.get(url.host);
+    // Another request may have been answered in the meantime.
+    if (before !== undefined && (await this.header(url, scopes)) !== refused) return true;
     const challenge = parseChallenges(values).find(
       ({ scheme }) => scheme === 'bearer' || this.#takes(scheme),
     );
     if (challenge === undefined) return false;
-    const next = this.#know(url.host, challenge, values, await before?.catch(() => undefined));
+    // Only a token can be over.
+    const isSaid = before !== undefined && (challenge.scheme === 'basic' || before.credentials.header !== '');
+    if (isSaid) return false;
+    const next = this.#know(url.host, challenge, values, before);
     this.#hosts.set(url.host, next);
     await next;
     return true;

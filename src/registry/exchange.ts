@@ -51,9 +51,11 @@ const FAILURES: ReadonlySet<number> = new Set([500, 502, 503, 504]);
 /** What has happened to a request so far. */
 interface Past {
   attempts: number;
-  /** 401s that followed an answer to one. */
+  /** 401s. */
   refusals: number;
   lastStatus: number;
+  /** The last value of Authorization. */
+  authorization: string | undefined;
 }
 
 export class Exchange implements AsyncDisposable {
@@ -73,7 +75,7 @@ export class Exchange implements AsyncDisposable {
 
   /** The response, whatever its status; the caller reads or drops its body. Unavailable: it could not be sent. */
   async send(request: RegistryRequest): Promise<HttpResponse> {
-    const past: Past = { attempts: 0, refusals: 0, lastStatus: 0 };
+    const past: Past = { attempts: 0, refusals: 0, lastStatus: 0, authorization: undefined };
     for (let { method } = request; ; ) {
       past.attempts++;
       const response = await this.#tried(request, method, past);
@@ -91,7 +93,7 @@ export class Exchange implements AsyncDisposable {
   /** Undefined: the connection broke, and it is tried again. */
   async #tried(request: RegistryRequest, method: Method, past: Past): Promise<HttpResponse | undefined> {
     try {
-      return await this.#followed(request, method);
+      return await this.#followed(request, method, past);
     } catch (error) {
       const { signal, limits } = this.#options;
       if (signal?.aborted) throw abortError(signal);
@@ -106,8 +108,9 @@ export class Exchange implements AsyncDisposable {
     const { status } = response;
     if (status === 401) {
       // A second refusal may be of a token that is over; a third is an answer.
-      if (past.refusals >= 2) return false;
-      return this.#authorizer.answer(response.url, response.all('www-authenticate'), past.refusals++ > 0);
+      if (past.refusals++ >= 2) return false;
+      const asked = response.all('www-authenticate');
+      return this.#authorizer.answer(response.url, asked, past.authorization, request.scopes);
     }
     const isFailure = FAILURES.has(status) && past.lastStatus !== status && request.isLast === true;
     if (!BUSY.has(status) && !isFailure) return false;
@@ -123,11 +126,11 @@ export class Exchange implements AsyncDisposable {
     if (signal?.aborted) throw abortError(signal);
   }
 
-  async #followed(request: RegistryRequest, first: Method): Promise<HttpResponse> {
+  async #followed(request: RegistryRequest, first: Method, past: Past): Promise<HttpResponse> {
     let method = first;
     let url = this.#urlOf(request);
     for (let redirects = 0; ; redirects++) {
-      const response = await this.#sent(request, method, url);
+      const response = await this.#sent(request, method, url, past);
       const location = response.header('location');
       const isRedirect = REDIRECTS.has(response.status) && location !== undefined;
       if (!isRedirect || (request.body !== undefined && response.status < 307)) return response;
@@ -139,9 +142,10 @@ export class Exchange implements AsyncDisposable {
     }
   }
 
-  async #sent(request: RegistryRequest, method: Method, url: URL): Promise<HttpResponse> {
+  async #sent(request: RegistryRequest, method: Method, url: URL, past: Past): Promise<HttpResponse> {
     const { signal } = this.#options;
-    const headers = await this.#headersFor(url, request);
+    past.authorization = await this.#authorizer.header(url, request.scopes);
+    const headers = this.#headersFor(url, request, past.authorization);
     try {
       return await this.#connections.send({ method, url, headers, body: request.body, signal });
     } catch (error) {
@@ -151,14 +155,13 @@ export class Exchange implements AsyncDisposable {
       this.#scheme = 'http';
       const plain = new URL(url);
       plain.protocol = 'http:';
-      return await this.#sent(request, method, plain);
+      return await this.#sent(request, method, plain, past);
     }
   }
 
   /** Only the host itself gets what the client wants sent to it. */
-  async #headersFor(url: URL, { headers, scopes }: RegistryRequest): Promise<Headers> {
+  #headersFor(url: URL, { headers }: RegistryRequest, authorization: string | undefined): Headers {
     const isHost = url.host === this.#urlOf({ path: '' }).host;
-    const authorization = await this.#authorizer.header(url, scopes);
     return {
       'user-agent': this.#options.userAgent,
       'accept-encoding': 'identity',
@@ -183,7 +186,7 @@ export class Exchange implements AsyncDisposable {
 
 /** Where a registry sends its client on to; what came over TLS goes on over TLS. */
 export function targetOf(from: URL, location: string): URL {
-  const url = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  const url = location !== '' && URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   const isFit = url?.protocol === 'https:' || (url?.protocol === 'http:' && from.protocol === 'http:');
   if (url !== undefined && isFit) return url;
   throw refused(from, `sends on to "${location.slice(0, 100)}", which is refused`);
