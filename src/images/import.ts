@@ -43,6 +43,8 @@ export interface ImportOptions {
   artifacts?: boolean | undefined;
   /** Called once, before the images are created, with the entries that were left out. */
   leftOut?: ((entries: readonly LeftOut[]) => void) | undefined;
+  /** Awaited when everything is here, before the images are created, with their targets. */
+  complete?: ((ctx: CallContext, targets: readonly Image['target'][]) => Promise<void>) | undefined;
   /** Limits of archives; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
   /** Called again and again, with what is done. */
@@ -99,6 +101,7 @@ export function importImage(
       throw damaged?.error ?? nothingToImport(source, options, leftOut);
     }
     if (leftOut.length > 0) options.leftOut?.(leftOut);
+    await options.complete?.(leased, [...wanted.values()].map(targetOf));
     const made: Image[] = [];
     for (const [name, target] of wanted)
       made.push(await putImage(services, leased, name, target, options.labels));
@@ -201,6 +204,10 @@ async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> 
   }
 }
 
+const targetOf = ({ mediaType, digest, size, annotations = {} }: Descriptor): Image['target'] => ({
+  ...{ mediaType, digest, size, annotations },
+});
+
 /** Creates the image or sets its target. */
 async function putImage(
   services: ImageServices,
@@ -209,8 +216,7 @@ async function putImage(
   entry: Descriptor,
   labels: StringMap | undefined,
 ): Promise<Image> {
-  const { mediaType, digest, size, annotations = {} } = entry;
-  const image = { name, target: { mediaType, digest, size, annotations }, ...(labels && { labels }) };
+  const image = { name, target: targetOf(entry), ...(labels && { labels }) };
   const paths = labels === undefined ? ['target'] : ['target', 'labels'];
   try {
     return await services.images.update(ctx, image, ...paths);

@@ -9,7 +9,7 @@ import {
   type ImportStreamMessage,
   platformOf,
 } from './messages.js';
-import { notHere, type Transfer, using } from './under-way.js';
+import { leased, notHere, type Transfer, using } from './under-way.js';
 import { unpackFor, unpacksOf } from './unpacks.js';
 
 export async function importStream(
@@ -17,7 +17,7 @@ export async function importStream(
   source: ImportStreamMessage,
   store: ImageStoreMessage,
 ): Promise<void> {
-  const { host, call, reporter } = t;
+  const { host, reporter } = t;
   const references = store.extraReferences;
   checkReferences(references);
   if (store.name !== '') throw notHere('an image of the index of an archive (--index-name)');
@@ -27,20 +27,18 @@ export async function importStream(
   await using(stream, async () => {
     reporter.report({ event: 'Importing' });
     const bytes = received(stream);
-    const images = await importImage(host.db, call.cancellable, lent(bytes), {
-      names: (annotations, digest) => entryNames(references, annotations, digest),
-      ...(Object.keys(store.labels).length > 0 && { labels: store.labels }),
+    await leased(t, async (ctx) => {
+      const images = await importImage(host.db, ctx, lent(bytes), {
+        names: (annotations, digest) => entryNames(references, annotations, digest),
+        ...(Object.keys(store.labels).length > 0 && { labels: store.labels }),
+        complete: async (_, targets) => {
+          // What follows the archive's end: a sender that cannot send it takes that for a failure.
+          for await (const _ of bytes);
+          for (const unpack of unpacks) await unpackFor(host.db, ctx, targets, unpack);
+        },
+      });
+      for (const { name, target } of images) reporter.report({ event: 'saved', name, desc: target });
     });
-    // What follows the archive's end: a sender that cannot send it takes that for a failure.
-    for await (const _ of bytes);
-    for (const unpack of unpacks)
-      await unpackFor(
-        host.db,
-        call.cancellable,
-        images.map(({ target }) => target),
-        unpack,
-      );
-    for (const { name, target } of images) reporter.report({ event: 'saved', name, desc: target });
     reporter.report({ event: 'Completed import' });
   });
 }
