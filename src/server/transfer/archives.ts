@@ -9,7 +9,8 @@ import {
   type ImportStreamMessage,
   platformOf,
 } from './messages.js';
-import { leased, notHere, type Transfer, using } from './under-way.js';
+import { wholeNames } from './save.js';
+import { leased, type Transfer, using } from './under-way.js';
 import { unpackFor, unpacksOf } from './unpacks.js';
 
 export async function importStream(
@@ -20,8 +21,6 @@ export async function importStream(
   const { host, reporter } = t;
   const references = store.extraReferences;
   checkReferences(references);
-  if (store.name !== '') throw notHere('an image of the index of an archive (--index-name)');
-  if (source.forceCompress) throw notHere('compressing what an archive has (--compress-blobs)');
   const unpacks = unpacksOf(host, store.unpacks);
   const stream = t.take(source.stream);
   await using(stream, async () => {
@@ -29,14 +28,16 @@ export async function importStream(
     const bytes = received(stream);
     await leased(t, async (ctx) => {
       const images = await importImage(host.db, ctx, lent(bytes), {
+        indexNames: (digest) => wholeNames(store, digest),
+        compress: source.forceCompress,
         names: (annotations, digest) => entryNames(references, annotations, digest),
         ...(Object.keys(store.labels).length > 0 && { labels: store.labels }),
         complete: async (_, targets) => {
-          // What follows the archive's end: a sender that cannot send it takes that for a failure.
-          for await (const _ of bytes);
           for (const unpack of unpacks) await unpackFor(host.db, ctx, targets, unpack);
         },
       });
+      // What follows the archive's end: a sender that cannot send it takes that for a failure.
+      for await (const _ of bytes);
       for (const { name, target } of images) reporter.report({ event: 'saved', name, desc: target });
     });
     reporter.report({ event: 'Completed import' });
@@ -57,19 +58,21 @@ export async function exportStream(
   const { platforms, allPlatforms } = output;
   checkReferences(source.extraReferences);
   const names = [...(source.name === '' ? [] : [source.name]), ...source.extraReferences.map(exportName)];
-  if (platforms.length > 1) throw notHere('an export of several platforms, but not of all');
-  if (output.skipCompatibilityManifest)
-    throw notHere('an export without manifest.json (--skip-manifest-json)');
-  if (output.skipNonDistributable) throw notHere('leaving out layers (--skip-non-distributable)');
   // Before the stream is used, which a client takes for the archive.
   for (const name of names) await host.db.images.get(call.context, name);
   const stream = t.take(output.stream);
   await using(stream, async () => {
     reporter.report({ event: 'Exporting' });
     const sender = new ByteSender(stream);
-    const [platform] = platforms;
+    const [platform, ...more] = platforms.map(platformOf);
     await exportImages(host.db, call.cancellable, names, (bytes) => sender.send(bytes), {
-      ...(allPlatforms ? { allPlatforms } : platform && { platform: platformOf(platform) }),
+      ...(allPlatforms && { allPlatforms }),
+      // Of one platform only its manifest; of several an index with theirs.
+      ...(!allPlatforms &&
+        platform &&
+        (more.length === 0 ? { platform } : { platforms: [platform, ...more] })),
+      dockerManifest: !output.skipCompatibilityManifest,
+      nonDistributable: !output.skipNonDistributable,
     });
     reporter.report({ event: 'Completed export' });
   });

@@ -6,13 +6,18 @@ import type { StringMap } from '../../model/records.js';
 import type { Image } from '../../stores/images.js';
 import type { ImageStoreMessage } from './messages.js';
 
-/** The image's names that are whole; NotFound without one. */
-export function namesIn(store: ImageStoreMessage, digest: string): string[] {
+/** The names that are whole: of an image, or of the index of an archive. */
+export function wholeNames(store: ImageStoreMessage, digest: string): string[] {
   const others = store.extraReferences.filter(({ isPrefix }) => !isPrefix);
-  const names = [
+  return [
     ...(store.name === '' ? [] : [store.name]),
     ...others.map(({ name, addDigest }) => (addDigest ? `${name}@${digest}` : name)),
   ];
+}
+
+/** As `wholeNames`; NotFound without one. */
+export function namesIn(store: ImageStoreMessage, digest: string): string[] {
+  const names = wholeNames(store, digest);
   if (names.length === 0) throw notFound('no image name found');
   return names;
 }
