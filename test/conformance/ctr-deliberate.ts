@@ -11,7 +11,6 @@ export interface MeantDifference {
 }
 
 const transfer = 'through the Transfer service';
-const NO_REGISTRIES = 'the daemon does not fetch from registries; `--local` lets the client do it';
 
 export const meantDifferences: Readonly<Record<Release, readonly MeantDifference[]>> = {
   1: [
@@ -38,18 +37,6 @@ export const meantDifferences: Readonly<Record<Release, readonly MeantDifference
       line: 'ctr -n moved images import --base-name moved $WORK/transferred.tar >$WORK/said',
       differing: /^(exit [01]|error: invalid argument)$/,
       reason: 'an import that makes no image fails; on containerd it succeeds with nothing',
-    },
-    {
-      section: transfer,
-      line: 'ctr images pull --plain-http $REGISTRY/conform/pulled:app >$WORK/said',
-      differing: /^(exit [01]|error: not implemented)$/,
-      reason: NO_REGISTRIES,
-    },
-    {
-      section: transfer,
-      line: 'ctr images ls -q',
-      differing: /\/conform\/pulled:app$/,
-      reason: NO_REGISTRIES,
     },
   ],
 };

@@ -1,7 +1,7 @@
 /**
  * The `ctr` session that is run on both servers, one shell line a step. Set in the environment: ctr's address and
  * namespace (`conform`); IMAGES (a directory of made images), WORK (empty, private),
- * REGISTRY (host:port on loopback), APP and BASE (digests of the manifests), CONFIG and LAYER (digests of app's config
+ * REGISTRY (host:port on loopback), PRIVATE (the same of Debian's docker-registry, which wants `user` and `secret`), APP and BASE (digests of the manifests), CONFIG and LAYER (digests of app's config
  * and last layer), LOCAL (a flag of `ctr`, empty for 1). `list` lists a tar, also a compressed one, without the times of whiteouts.
  *
  * Order is compared everywhere but where containerd's order means nothing (snapshot lists): those steps say `| sort`.
@@ -292,8 +292,51 @@ export const transferSections: readonly Section[] = [
       `ctr images export $WORK/none.tar ${image}:missing`,
       'ctr -n moved images import --base-name moved $WORK/transferred.tar >$WORK/said',
       'ctr -n moved images ls',
+      `ctr images export --skip-manifest-json --skip-non-distributable $WORK/bare.tar ${image}:app`,
+      'tar -tf $WORK/bare.tar | sort',
+      'ctr -n moved images import --no-unpack --index-name example.com/index:1 $WORK/bare.tar >$WORK/said',
+      'ctr -n moved images ls -q | grep index',
+      'ctr -n moved images rm --sync $(ctr -n moved images ls -q)',
+      'ctr -n moved content ls -q',
+    ],
+  },
+  {
+    title: 'pull and push through the Transfer service',
+    steps: [
+      'ctr images pull --plain-http --label colour=blue $REGISTRY/conform/pulled:app >$WORK/said',
+      `grep -o '[^ ]*:[a-z]* *saved' $WORK/said | sort -u`,
+      'ctr images ls "name~=/pulled/"',
+      'ctr images check "name~=/pulled/"',
+      'ctr content ls',
+      'ctr snapshots ls | sort',
+      'ctr content active',
+      'ctr leases ls -q | wc -l',
       'ctr images pull --plain-http $REGISTRY/conform/pulled:app >$WORK/said',
+      'ctr images pull --plain-http $REGISTRY/conform/pulled@$APP >$WORK/said',
+      'ctr images pull --plain-http $REGISTRY/conform/pulled:missing >$WORK/said',
+      'ctr images pull --plain-http $REGISTRY/conform/pulled >$WORK/said',
+      'ctr images pull $REGISTRY/conform/fallback:base >$WORK/said',
+      'ctr images pull --plain-http localhost:1/conform/pulled:app >$WORK/said',
+      'ctr images pull --plain-http --all-platforms $REGISTRY/conform/all:app >$WORK/said',
+      'ctr images pull --plain-http --platform linux/arm64 --skip-metadata $REGISTRY/conform/other:app >$WORK/said',
       'ctr images ls -q',
+      `ctr images push --plain-http --user user:secret $PRIVATE/conform/app:1 ${image}:app >$WORK/said`,
+      `ctr images push --plain-http --user user:secret $PRIVATE/conform/app:1 ${image}:app >$WORK/said`,
+      `ctr images push --plain-http --user user:secret $PRIVATE/conform/copy:2 ${image}:app >$WORK/said`,
+      `ctr images push --plain-http --user user:wrong $PRIVATE/conform/app:2 ${image}:app >$WORK/said`,
+      `ctr images push --plain-http $PRIVATE/conform/app:2 ${image}:app >$WORK/said`,
+      `ctr images push --plain-http --user user:secret $PRIVATE/conform/app:2 ${image}:missing >$WORK/said`,
+      'ctr -n moved images pull --plain-http --user user:wrong $PRIVATE/conform/app:1 >$WORK/said',
+      'ctr -n moved images pull --plain-http $PRIVATE/conform/app:1 >$WORK/said',
+      'ctr -n moved images pull --plain-http --user user:secret $PRIVATE/conform/app:2 >$WORK/said',
+      'ctr -n moved images pull --plain-http --user user:secret $PRIVATE/conform/app:1 >$WORK/said',
+      'ctr -n moved images pull --plain-http --user user:secret $PRIVATE/conform/copy:2 >$WORK/said',
+      'ctr -n moved images ls | sed s/$PRIVATE/PRIVATE/',
+      'ctr -n moved images rm --sync $(ctr -n moved images ls -q) | wc -l',
+      'ctr -n moved content ls',
+      'ctr images rm --sync $(ctr images ls -q "name~=/pulled/" "name~=/fallback/" "name~=/all/" "name~=/other/")',
+      'ctr images ls -q',
+      'ctr leases ls -q | wc -l',
     ],
   },
 ];
