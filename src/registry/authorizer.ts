@@ -4,19 +4,9 @@
  */
 import { type EbbtideError, unknownError } from '../errors.js';
 import { type Challenge, parseChallenges } from './challenge.js';
+import type { Credentials, GetCredentials } from './credentials.js';
 import type { Connections } from './http.js';
 import { basic, fetchToken, type Token } from './token.js';
-
-/** '' where there is none. */
-export interface Credentials {
-  username: string;
-  /** A password; without a username a refresh token. */
-  secret: string;
-  /** The whole value of `Authorization`. */
-  header: string;
-}
-
-export type GetCredentials = (host: string, challenges: readonly string[]) => Promise<Credentials>;
 
 /** What is known of a host that has asked for something. */
 interface Known {

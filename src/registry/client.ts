@@ -3,8 +3,8 @@
  * the registry chooses is bounded (limits.ts). Used by the daemon's transfers.
  */
 import { notFound } from '../errors.js';
-import type { GetCredentials } from './authorizer.js';
 import { RemoteBlob, type RemoteDescriptor } from './blob.js';
+import type { GetCredentials } from './credentials.js';
 import { Exchange } from './exchange.js';
 import { type HostOptions, hostsOf } from './hosts.js';
 import type { Headers } from './http.js';

@@ -4,8 +4,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { abortError, type EbbtideError, notFound, unknownError } from '../errors.js';
-import { Authorizer, type GetCredentials } from './authorizer.js';
-import { isProxy, type RegistryHost, type Scheme } from './hosts.js';
+import { Authorizer } from './authorizer.js';
+import type { GetCredentials } from './credentials.js';
+import type { RegistryHost, Scheme } from './host.js';
+import { isProxy } from './hosts.js';
 import {
   Connections,
   type Headers,

@@ -8,7 +8,7 @@ import { basename, isAbsolute, join } from 'node:path';
 import { failedPrecondition, invalidArgument, isNotFound } from '../errors.js';
 import { parseDuration } from '../model/duration.js';
 import { fsError } from '../system/system-errors.js';
-import type { Capability, Scheme } from './hosts.js';
+import type { Capability, Scheme } from './host.js';
 import { HOST_FILE_BYTES_MAX, HOSTS_MAX } from './limits.js';
 
 /** What is configured of a host; without `server` the name's own. */

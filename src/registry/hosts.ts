@@ -2,34 +2,8 @@
  * Which hosts serve a registry's name, in the order in which they are asked: those of the hosts directory that the client
  * names (hosts-directory.ts), or one by containerd's defaults. Called by client.ts.
  */
-import type { HostFile } from './hosts-directory.js';
-import { readHostsDirectory } from './hosts-directory.js';
-
-export type Capability = 'pull' | 'resolve' | 'push';
-export type Scheme = 'https' | 'http';
-
-/** What a connection's TLS is made with; PEM texts. */
-export interface HostTls {
-  ca: readonly string[];
-  /** Certificate and key of this client. */
-  pairs: readonly { cert: string; key: string }[];
-  /** Whether any certificate is taken. */
-  insecure: boolean;
-}
-
-export interface RegistryHost {
-  scheme: Scheme;
-  /** With the port, if there is one. */
-  host: string;
-  /** Of the API: `/v2`. */
-  path: string;
-  capabilities: ReadonlySet<Capability>;
-  headers: Readonly<Record<string, readonly string[]>>;
-  tls?: HostTls | undefined;
-  /** Asked by plain HTTP when its port does not speak TLS. */
-  fallback: boolean;
-  connectMs?: number | undefined;
-}
+import { type Capability, isLocal, portOf, type RegistryHost, type Scheme } from './host.js';
+import { type HostFile, readHostsDirectory } from './hosts-directory.js';
 
 export interface HostOptions {
   /** Directory with one directory for each host; none: no configuration. */
@@ -82,15 +56,6 @@ function byDefault(
 
 const isLaxByDefault = (name: string, { defaultScheme }: HostOptions): boolean =>
   defaultScheme === undefined && isLocal(name) && portOf(name) !== '80';
-
-/** '' without one. */
-export const portOf = (host: string): string => /:(\d+)$/.exec(host)?.[1] ?? '';
-
-/** This machine, by a name or an address that says so. */
-export function isLocal(host: string): boolean {
-  const bare = host.replace(/:\d+$/, '');
-  return bare === 'localhost' || bare === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(bare);
-}
 
 /** Whether a host answers for another name, which it has to be told then. */
 export const isProxy = (name: string, { host }: RegistryHost): boolean =>

@@ -14,7 +14,7 @@ import {
   unknownError,
 } from '../errors.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
-import { type HostTls, isLocal, portOf, type RegistryHost } from './hosts.js';
+import { type HostTls, isLocal, portOf, type RegistryHost } from './host.js';
 import type { RegistryLimits } from './limits.js';
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT';

@@ -3,8 +3,8 @@
  * Called by authorizer.ts.
  */
 import { type EbbtideError, invalidArgument, unknownError } from '../errors.js';
-import type { Credentials } from './authorizer.js';
 import type { Challenge } from './challenge.js';
+import type { Credentials } from './credentials.js';
 import { type Connections, type HttpResponse, readAll, shownUrl } from './http.js';
 import { TOKEN_ANSWER_BYTES_MAX, TOKEN_BYTES_MAX } from './limits.js';
 

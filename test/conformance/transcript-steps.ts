@@ -307,7 +307,6 @@ export const transferSections: readonly Section[] = [
       `grep -o '[^ ]*:[a-z]* *saved' $WORK/said | sort -u`,
       'ctr images ls "name~=/pulled/"',
       'ctr images check "name~=/pulled/"',
-      'ctr content ls',
       'ctr snapshots ls | sort',
       'ctr content active',
       'ctr leases ls -q | wc -l',

@@ -1,6 +1,6 @@
 /** Credentials for registries, which the client of a transfer has and gives over a named stream, one at a time. Used by registry.ts. */
 import { canceled, invalidArgument } from '../../errors.js';
-import type { Credentials, GetCredentials } from '../../registry/authorizer.js';
+import type { Credentials, GetCredentials } from '../../registry/credentials.js';
 import { anyOf, messageIn } from './any.js';
 import { type AuthResponseMessage, AuthType, types } from './messages.js';
 import type { NamedStream } from './streams.js';

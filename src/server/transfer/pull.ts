@@ -2,6 +2,7 @@
  * Pulls an image from a registry: resolves its name, fetches what the destination wants of it, unpacks it, and names it, in this
  * order, so that an image which has a name is whole. Called by transfer.ts.
  */
+import { EbbtideError, type ErrorDetails, wrap } from '../../errors.js';
 import { fetchImage } from '../../images/fetch.js';
 import { BlobProgress } from './blob-progress.js';
 import { checkReferences } from './image-names.js';
@@ -22,7 +23,10 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
   await withRegistry(t, source, (client) =>
     leased(t, async (ctx) => {
       reporter.report({ event: `Resolving from ${label}` });
-      const target = { ...(await client.resolve()), annotations: {} };
+      const resolved = await client.resolve().catch((error: unknown) => {
+        throw wrap('failed to resolve image', error, detailsOf(error));
+      });
+      const target = { ...resolved, annotations: {} };
       const names = namesIn(store, target.digest);
       reporter.report({ event: `Pulling from ${label}` });
       reporter.report({ event: 'fetching image content', name: source.reference });
@@ -48,3 +52,6 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
     }),
   );
 }
+
+const detailsOf = (error: unknown): ErrorDetails =>
+  error instanceof EbbtideError ? { object: error.object, remedy: error.remedy } : {};
