@@ -47,6 +47,8 @@ export interface FetchOptions {
   manifestLimit: number;
   /** Blobs under way at once. */
   atOnce: number;
+  /** Bytes of the largest blob that is fetched. */
+  blobBytesMax: number;
   observer: FetchObserver;
 }
 
@@ -115,6 +117,8 @@ class Fetch {
     if (known !== undefined && known !== size) throw otherSize(digest, known, size);
     if (known !== undefined) return false;
     if (size === 0) throw hostile(`${digest} has a size of zero`, digest);
+    const { blobBytesMax } = this.#options;
+    if (size > blobBytesMax) throw hostile(`${digest} has ${size} bytes, more than ${blobBytesMax}`, digest);
     this.#sizes.set(digest, size);
     if (this.#sizes.size > MAX_DESCRIPTORS)
       throw hostile(`the image refers to more than ${MAX_DESCRIPTORS} blobs`, digest);

@@ -109,7 +109,8 @@ export class Connections {
           }),
         },
       };
-      return { direct: new Agent(options), proxied: new EnvHttpProxyAgent(options) };
+      const proxied = new EnvHttpProxyAgent({ ...options, requestTls: options.connect });
+      return { direct: new Agent(options), proxied };
     })();
     return isLocal(host) ? this.#dispatchers.direct : this.#dispatchers.proxied;
   }

@@ -315,6 +315,16 @@ test('given documents that refer to each other without end, to nothing, or to to
   }
 });
 
+test('given a blob that is larger than an ingest may be, when fetched, then it is refused before it is asked for', async (t) => {
+  const s = await stage(t);
+  await assert.rejects(fetched(s, { blobBytesMax: 200_000 }), {
+    kind: 'InvalidArgument',
+    message: /more than 200000/,
+  });
+  assert.equal(s.registry.times('GET', 'blobs'), 0);
+  await leftNothing(s);
+});
+
 test('given a fetch that is cancelled in the middle, then its connections end and nothing stays', async (t) => {
   const s = await stage(t);
   const abort = new AbortController();

@@ -59,12 +59,19 @@ export async function fetched(
   return underLease(db, { ...ctx, ...(signal && { signal }) }, 'transfer', async (leased) => {
     const target = await client.resolve();
     const from = { host: '127.0.0.1', repository: 'app', blob: client.blob.bind(client) };
-    const { platforms = [], allMetadata = false, manifestLimit = 0, observer = silent } = more;
+    const {
+      platforms = [],
+      allMetadata = false,
+      manifestLimit = 0,
+      observer = silent,
+      blobBytesMax = 2 ** 30,
+    } = more;
     await fetchImage(db, leased, from, target, {
       platforms,
       allMetadata,
       manifestLimit,
       atOnce: 3,
+      blobBytesMax,
       observer,
     });
     await db.images.create(leased, { name: 'fetched', target: { ...target, annotations: {} } });

@@ -42,6 +42,7 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
           allMetadata: store.allMetadata,
           manifestLimit: store.manifestLimit,
           atOnce: BLOBS_AT_ONCE,
+          blobBytesMax: host.limits.ingestBytes,
           observer,
         });
       }

@@ -22,9 +22,13 @@ import { pull } from './pull.js';
 import { push } from './push.js';
 import { namesIn, saveImages } from './save.js';
 import type { NamedStream, Streams } from './streams.js';
-import { type Transfer, untilAborted } from './under-way.js';
+import { Places, type Transfer, untilAborted } from './under-way.js';
 
-export const transferService = (host: ServiceHost, streams: Streams): Service => ({
+export const transferService = (
+  host: ServiceHost,
+  streams: Streams,
+  places: Places = new Places(),
+): Service => ({
   name: 'containerd.services.transfer.v1.Transfer',
   methods: {
     Transfer: unary(async (request: TransferRequest, call) => {
@@ -37,7 +41,7 @@ export const transferService = (host: ServiceHost, streams: Streams): Service =>
       const progress = options?.progressStream ? take(options.progressStream) : undefined;
       const reporter = new Reporter(progress);
       try {
-        await transfer({ host, call, take, reporter }, source, destination);
+        await transfer({ host, call, take, reporter, places }, source, destination);
       } finally {
         await reporter.close();
       }
@@ -51,7 +55,9 @@ function transfer(t: Transfer, source: AnyMessage, destination: AnyMessage): Pro
   if (to === types.imageStore) {
     const store = messageIn<ImageStoreMessage>(to, destination);
     if (from === types.imageStore) return tag(t, messageIn<ImageStoreMessage>(from, source), store);
-    if (from === types.registry) return pull(t, messageIn<RegistryMessage>(from, source), store);
+    if (from === types.registry) {
+      return t.places.within(() => pull(t, messageIn<RegistryMessage>(from, source), store));
+    }
     if (from === types.importStream)
       return importStream(t, messageIn<ImportStreamMessage>(from, source), store);
   }
@@ -61,7 +67,7 @@ function transfer(t: Transfer, source: AnyMessage, destination: AnyMessage): Pro
   }
   if (from === types.imageStore && to === types.registry) {
     const registry = messageIn<RegistryMessage>(to, destination);
-    return push(t, messageIn<ImageStoreMessage>(from, source), registry);
+    return t.places.within(() => push(t, messageIn<ImageStoreMessage>(from, source), registry));
   }
   throw notImplemented(`no transfer from ${from || 'nothing'} to ${to || 'nothing'}`, {
     remedy: 'use the services of images and content (`ctr`: --local)',

@@ -3,8 +3,28 @@ import { type EbbtideError, notImplemented, orAborted } from '../../errors.js';
 import { type LeasedContext, underLease } from '../../images/services.js';
 import type { Call } from '../call.js';
 import type { ServiceHost } from '../service.js';
+import { resourceExhausted } from '../status.js';
 import type { Reporter } from './progress.js';
 import type { NamedStream } from './streams.js';
+
+/** Transfers with registries that the daemon has under way: each keeps documents in memory, and waits for others' machines. */
+const PLACES = 64;
+
+export class Places {
+  #taken = 0;
+
+  /** ResourceExhausted: all are taken. Runs `work` in one. */
+  async within(work: () => Promise<void>): Promise<void> {
+    if (this.#taken >= PLACES)
+      throw resourceExhausted(`${PLACES} transfers with registries are under way: try again later`);
+    this.#taken++;
+    try {
+      await work();
+    } finally {
+      this.#taken--;
+    }
+  }
+}
 
 export interface Transfer {
   host: ServiceHost;
@@ -12,6 +32,7 @@ export interface Transfer {
   /** The stream of this id, which the caller closes. NotFound: none. */
   take(id: string): NamedStream;
   reporter: Reporter;
+  places: Places;
 }
 
 /** Under the client's lease, or one that goes with the transfer, however it ends: nothing stays of one that fails. */

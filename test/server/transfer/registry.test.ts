@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Blobs, type MadeImage, named, tarOfFiles } from '../../images/fixtures.js';
-import { FakeRegistry } from '../../registry/registry.js';
+import { FakeRegistry, type Trick } from '../../registry/registry.js';
 import { layer } from '../../registry/support.js';
 import {
   DockerRegistry,
@@ -263,6 +263,32 @@ test('given a pull that waits for its registry, when the client cancels it, then
   while (at.openConnections > 0) await sleep(10);
   while ((await client.call('leases', 'List')).leases.length > 0) await sleep(10);
   await leftNothing(client);
+});
+
+test('given more pulls at once than the daemon has places for, then those beyond are refused, and others follow when some end', async (t) => {
+  const { client } = await started(t);
+  const { at, reference } = await stuck(t);
+  const none: Trick = (_request, response) => {
+    response.writeHead(404).end();
+    return true;
+  };
+  const { path, request: requests, response } = methodOf('transfer', 'Transfer');
+  const request = { source: registry(reference, plain), destination: store({ name: 'x' }) };
+  // Until one has ended, the daemon expects large responses, and lets fewer of them begin.
+  at.trick = none;
+  assert.equal((await client.fails('transfer', 'Transfer', request)).code, code.notFound);
+  at.asked.length = 0;
+  at.trick = () => true;
+  const { grpc, headers } = client;
+  const calls = Array.from({ length: 64 }, () =>
+    grpc.makeUnaryRequest(path, requests.encode, response.decode, request, headers, () => undefined),
+  );
+  while (at.asked.length < 64) await sleep(10);
+  assert.equal((await client.fails('transfer', 'Transfer', request)).code, code.resourceExhausted);
+  for (const call of calls) call.cancel();
+  while ((await client.call('leases', 'List')).leases.length > 0) await sleep(10);
+  at.trick = none;
+  assert.equal((await client.fails('transfer', 'Transfer', request)).code, code.notFound);
 });
 
 test('given a client that gives no credentials, when it closes its stream, then its pull ends', async (t) => {
