@@ -106,7 +106,7 @@ export class RemoteBlob implements SeekableSource {
     for (const [i, exchange] of exchanges.entries()) {
       try {
         const isLast = i === exchanges.length - 1;
-        const response = await exchange.send({ method: 'GET', path, headers, scopes, isLast });
+        const response = await exchange.send({ method: 'GET', path, headers, scopes, isLast, goesOn: true });
         if (response.status <= 299) return response;
         throw await failureOf('GET', response);
       } catch (error) {

@@ -44,6 +44,8 @@ export interface RegistryRequest {
   scopes: readonly string[];
   /** Whether failures are worth another try: there is no other host. */
   isLast?: boolean | undefined;
+  /** Whether the caller goes on by itself when the connection breaks. */
+  goesOn?: boolean | undefined;
 }
 
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -99,7 +101,8 @@ export class Exchange implements AsyncDisposable {
     } catch (error) {
       const { signal, limits } = this.#options;
       if (signal?.aborted) throw abortError(signal);
-      const repeats = request.isLast && request.body === undefined && past.attempts < limits.breaks;
+      const { isLast, goesOn, body } = request;
+      const repeats = isLast && !goesOn && body === undefined && past.attempts < limits.breaks;
       if (!repeats || !isBroken(error)) throw error;
       await this.#pause(past.attempts);
       return undefined;

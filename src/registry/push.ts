@@ -25,6 +25,8 @@ interface Options {
   signal?: AbortSignal | undefined;
 }
 
+/** There is no other host; it is begun anew when the connection breaks. */
+const last = { isLast: true, goesOn: true } as const;
 const DENIED: ReadonlySet<number> = new Set([401, 403]);
 const FAILED: ReadonlySet<number> = new Set([500, 502, 503, 504]);
 
@@ -95,7 +97,7 @@ class Sending {
     const { digest, mediaType } = this.#descriptor;
     const headers = { accept: `${mediaType}, */*` };
     const scopes = [this.#scope];
-    const response = await this.#exchange.send({ method: 'HEAD', path, headers, scopes, isLast: true });
+    const response = await this.#exchange.send({ method: 'HEAD', path, headers, scopes, ...last });
     response.drop();
     if (response.status === 200)
       return path.endsWith(digest) || response.header('docker-content-digest') === digest;
@@ -123,12 +125,12 @@ class Sending {
       const query = new URLSearchParams({ mount: digest, from: source });
       const path = `blobs/uploads/?${query}`;
       const scopes = [this.#scope, `repository:${source}:pull`];
-      const response = await this.#exchange.send({ method: 'POST', path, scopes, isLast: true });
+      const response = await this.#exchange.send({ method: 'POST', path, scopes, ...last });
       if (isBegun(response)) return response;
       response.drop();
     }
     const path = 'blobs/uploads/';
-    const response = await this.#exchange.send({ method: 'POST', path, scopes: [this.#scope], isLast: true });
+    const response = await this.#exchange.send({ method: 'POST', path, scopes: [this.#scope], ...last });
     if (isBegun(response)) return response;
     throw await failure('POST', response);
   }
