@@ -1,10 +1,18 @@
 /**
  * The progress of an image's blobs as containerd's clients draw it: a tree by names, each blob first `waiting`, then on its way,
- * then `complete`, or `already exists`. Used by pull.ts and push.ts.
+ * then `complete`, or `already exists`; layers that are unpacked are `extracting` once more. Used by pull.ts and push.ts.
  */
 import type { Blob, FetchObserver } from '../../images/fetch.js';
 import { workName } from '../../images/media-types.js';
+import type { Progress } from '../../images/services.js';
 import type { Reporter } from './progress.js';
+
+interface UnderWay {
+  blob: Blob;
+  event: string;
+  done: number;
+  reported: number;
+}
 
 /** Between two reports of what is on its way, as containerd. */
 const INTERVAL_MS = 300;
@@ -15,8 +23,9 @@ export class BlobProgress implements FetchObserver, Disposable {
   readonly #root: string;
   readonly #state: 'downloading' | 'uploading';
   /** On their way, by digest. */
-  readonly #underWay = new Map<string, { blob: Blob; done: number; reported: number }>();
-  readonly #parents = new Map<string, string[]>();
+  readonly #underWay = new Map<string, UnderWay>();
+  /** By digest, with names of what refers to it. */
+  readonly #found = new Map<string, { blob: Blob; parents: string[] }>();
   readonly #timer: NodeJS.Timeout | undefined;
 
   constructor(reporter: Reporter, root: string, state: 'downloading' | 'uploading') {
@@ -27,7 +36,9 @@ export class BlobProgress implements FetchObserver, Disposable {
   }
 
   found(blob: Blob, parent?: Blob): void {
-    this.#parents.set(blob.digest, [parent === undefined ? this.#root : workName(parent)]);
+    if (!this.#reporter.isHeard) return;
+    const parents = [parent === undefined ? this.#root : workName(parent)];
+    this.#found.set(blob.digest, { blob, parents });
     this.#report(blob, 'waiting', 0);
   }
 
@@ -36,8 +47,23 @@ export class BlobProgress implements FetchObserver, Disposable {
   }
 
   progress(blob: Blob, done: number): void {
+    this.#goesOn(blob, this.#state, done);
+  }
+
+  /** Bytes of a layer that are unpacked. */
+  unpacking({ name: digest, done }: Progress): void {
+    const known = this.#found.get(digest);
+    if (known !== undefined) this.#goesOn(known.blob, 'extracting', done);
+  }
+
+  /** Everything that was to be unpacked is. */
+  unpacked(): void {
+    for (const { blob } of [...this.#underWay.values()]) this.done(blob);
+  }
+
+  #goesOn(blob: Blob, event: string, done: number): void {
     const known = this.#underWay.get(blob.digest);
-    if (known === undefined) this.#underWay.set(blob.digest, { blob, done, reported: 0 });
+    if (known === undefined) this.#underWay.set(blob.digest, { blob, event, done, reported: 0 });
     else known.done = done;
   }
 
@@ -48,21 +74,20 @@ export class BlobProgress implements FetchObserver, Disposable {
   #end(blob: Blob, event: string): void {
     this.#underWay.delete(blob.digest);
     this.#report(blob, event, blob.size);
-    this.#parents.delete(blob.digest);
   }
 
   #reportAll(): void {
     for (const one of this.#underWay.values()) {
       if (one.done === one.reported) continue;
       one.reported = one.done;
-      this.#report(one.blob, this.#state, one.done);
+      this.#report(one.blob, one.event, one.done);
     }
   }
 
   #report(blob: Blob, event: string, progress: number): void {
     const { mediaType, digest, size } = blob;
     this.#reporter.report({
-      ...{ event, name: workName(blob), parents: this.#parents.get(digest) ?? [] },
+      ...{ event, name: workName(blob), parents: this.#found.get(digest)?.parents ?? [] },
       ...{ progress, total: size, desc: { mediaType, digest, size } },
     });
   }

@@ -35,18 +35,18 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
         repository: client.reference.repository,
         blob: (blob: Parameters<typeof client.blob>[0]) => client.blob(blob),
       };
-      {
-        using observer = new BlobProgress(reporter, source.reference, 'downloading');
-        await fetchImage(host.db, ctx, from, target, {
-          platforms: store.platforms.map(platformOf),
-          allMetadata: store.allMetadata,
-          manifestLimit: store.manifestLimit,
-          atOnce: BLOBS_AT_ONCE,
-          blobBytesMax: host.limits.ingestBytes,
-          observer,
-        });
-      }
-      for (const unpack of unpacks) await unpackFor(host.db, ctx, [target], unpack);
+      using observer = new BlobProgress(reporter, source.reference, 'downloading');
+      await fetchImage(host.db, ctx, from, target, {
+        platforms: store.platforms.map(platformOf),
+        allMetadata: store.allMetadata,
+        manifestLimit: store.manifestLimit,
+        atOnce: BLOBS_AT_ONCE,
+        blobBytesMax: host.limits.ingestBytes,
+        observer,
+      });
+      for (const unpack of unpacks)
+        await unpackFor(host.db, ctx, [target], unpack, (step) => observer.unpacking(step));
+      observer.unpacked();
       for (const { name } of await saveImages(host.db, ctx, names, target, store.labels))
         reporter.report({ event: 'saved', name });
       reporter.report({ event: `Completed pull from ${label}` });

@@ -131,7 +131,9 @@ test(
       `saved ${reference}`,
       `Completed pull from OCI Registry (${reference})`,
     ]);
-    for (const { digest } of one.layers) assert.ok(events.includes(`complete layer-${digest}`), digest);
+    // Fetched, and unpacked.
+    for (const { digest } of one.layers)
+      assert.equal(events.filter((event) => event === `complete layer-${digest}`).length, 2, digest);
     const { images } = await other.call('images', 'List');
     assert.deepEqual(
       images.map((i: Message) => [i.name, i.target.digest, { ...i.labels }]),
