@@ -88,7 +88,7 @@ export class RemoteBlob implements SeekableSource {
         yield rest;
       }
     } finally {
-      response.drop();
+      await response.drop();
     }
   }
 

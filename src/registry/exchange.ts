@@ -90,7 +90,7 @@ export class Exchange implements AsyncDisposable {
         method = 'GET';
       else if (!(await this.#isWorthAnother(request, response, past))) return response;
       past.lastStatus = status;
-      response.drop();
+      await response.drop();
     }
   }
 
@@ -139,7 +139,7 @@ export class Exchange implements AsyncDisposable {
       const location = response.header('location');
       const isRedirect = REDIRECTS.has(response.status) && location !== undefined;
       if (!isRedirect || (request.body !== undefined && response.status < 307)) return response;
-      response.drop();
+      await response.drop();
       if (redirects >= this.#options.limits.redirects)
         throw refused(url, `redirects more than ${redirects} times`);
       if (response.status === 303 && method !== 'HEAD') method = 'GET';
@@ -205,7 +205,7 @@ export async function failureOf(method: Method, response: HttpResponse): Promise
   const { status, url } = response;
   const where = shownUrl(url);
   if (status === 404) {
-    response.drop();
+    await response.drop();
     return notFound(`content at ${where} not found`, { object: where });
   }
   const bytes = await readAll(response, FAILURE_BYTES_MAX, () => refused(url, 'says too much')).catch(

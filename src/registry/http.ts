@@ -39,8 +39,11 @@ export interface HttpResponse {
   all(name: string): readonly string[];
   /** To be read to its end, or dropped. */
   body: Readable;
-  drop(): void;
+  /** Resolves when the connection may be used again, or is gone. Idempotent. */
+  drop(): Promise<void>;
 }
+
+const DROPPED_BYTES_MAX = 16 * 1024;
 
 /** The connections to one host. Closed with its user. */
 export class Connections {
@@ -61,7 +64,8 @@ export class Connections {
     const { request } = await import('undici');
     const dispatcher = await this.#dispatcherFor(url);
     const sent = request(url, {
-      ...{ method, dispatcher },
+      // Otherwise a HEAD ends its connection.
+      ...{ method, dispatcher, reset: false },
       headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, mutable(value)])),
       ...(body && { body: body() }),
       ...(signal && { signal }),
@@ -79,7 +83,7 @@ export class Connections {
     return {
       ...{ status: response.statusCode, url, body: response.body, all },
       header: (name) => all(name)[0],
-      drop: () => void response.body.destroy(),
+      drop: () => dropped(response, method === 'HEAD'),
     };
   }
 
@@ -114,6 +118,13 @@ export class Connections {
     })();
     return isLocal(host) ? this.#dispatchers.direct : this.#dispatchers.proxied;
   }
+}
+
+/** A short body is read, so that the connection can be used again; of a longer one it ends. */
+async function dropped({ body, headers }: Dispatcher.ResponseData, isHead: boolean): Promise<void> {
+  const length = isHead ? 0 : Number(headers['content-length'] ?? Number.NaN);
+  if (body.readableDidRead || body.destroyed || !(length <= DROPPED_BYTES_MAX)) return void body.destroy();
+  await body.dump().catch(() => undefined);
 }
 
 /** Of bytes that stop coming. */
@@ -156,7 +167,7 @@ export async function readAll(
       parts.push(part);
     }
   } finally {
-    response.drop();
+    await response.drop();
   }
   return Buffer.concat(parts);
 }

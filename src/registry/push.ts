@@ -98,7 +98,7 @@ class Sending {
     const headers = { accept: `${mediaType}, */*` };
     const scopes = [this.#scope];
     const response = await this.#exchange.send({ method: 'HEAD', path, headers, scopes, ...last });
-    response.drop();
+    await response.drop();
     if (response.status === 200)
       return path.endsWith(digest) || response.header('docker-content-digest') === digest;
     // Whoever may not look may still send.
@@ -109,7 +109,7 @@ class Sending {
   /** Returns false when the registry took it from another repository. */
   async #upload(): Promise<boolean> {
     const response = await this.#begin();
-    response.drop();
+    await response.drop();
     if (response.status === 201) return false;
     const location = targetOf(response.url, response.header('location') ?? '');
     location.searchParams.append('digest', this.#descriptor.digest);
@@ -127,7 +127,7 @@ class Sending {
       const scopes = [this.#scope, `repository:${source}:pull`];
       const response = await this.#exchange.send({ method: 'POST', path, scopes, ...last });
       if (isBegun(response)) return response;
-      response.drop();
+      await response.drop();
     }
     const path = 'blobs/uploads/';
     const response = await this.#exchange.send({ method: 'POST', path, scopes: [this.#scope], ...last });
@@ -154,7 +154,7 @@ class Sending {
       throw wrong instanceof EbbtideError ? wrong : error;
     }
     if (response.status < 200 || response.status > 204) throw await failure('PUT', response);
-    response.drop();
+    await response.drop();
     const taken = response.header('docker-content-digest') ?? digest;
     if (taken !== digest) throw otherDigest(response, taken.slice(0, 140), digest);
   }

@@ -57,7 +57,7 @@ async function ask(
   const scopes = [scopeOf(reference)];
   const headers = { accept: ACCEPT };
   const head = await exchange.send({ method: 'HEAD', path, headers, scopes, isLast });
-  head.drop();
+  await head.drop();
   if (head.status === 404) throw notFound(`${reference.text}: not found`, { object: reference.text });
   if (head.status > 299) throw await failureOf('HEAD', head);
   const said = saidBy(head, reference);

@@ -35,12 +35,12 @@ export async function fetchToken(connections: Connections, request: TokenRequest
   if (secret !== '') {
     const response = await post(connections, realm, request);
     if (isSuccess(response)) return tokenIn(response);
-    response.drop();
+    await response.drop();
     if (!NO_POST.has(response.status)) throw noToken(response);
   }
   const response = await get(connections, realm, request);
   if (isSuccess(response)) return tokenIn(response);
-  response.drop();
+  await response.drop();
   throw noToken(response);
 }
 

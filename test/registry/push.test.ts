@@ -28,6 +28,19 @@ test('given an image, when pushed, then its blobs come first, its tag last, and 
   assert.deepEqual([...new Set(s.registry.asked.map(({ method }) => method))], ['HEAD']);
 });
 
+test('given an image of many layers, when pushed and fetched, then connections are used again', async (t) => {
+  const blobs = new Blobs();
+  const layers = Array.from({ length: 12 }, (_, i) => layer(1000, i + 3));
+  const image = await blobs.image(layers, { plain: true });
+  const registry = await FakeRegistry.start(t, blobs, { 1: image.manifest });
+  const db = await testDB(t);
+  await fetched({ db, registry });
+  assert.ok(registry.connections < registry.asked.length / 2, `${registry.connections}`);
+  const to = await FakeRegistry.start(t, new Blobs(), {});
+  await pushed({ db, registry: to }, 'copy:1');
+  assert.ok(to.connections < to.asked.length / 2, `${to.connections} for ${to.asked.length} requests`);
+});
+
 test('given an index, when pushed, then it follows its manifests, which have no tag', async (t) => {
   const blobs = new Blobs();
   const one = await blobs.image([layer(1000, 3)], { platform: here });

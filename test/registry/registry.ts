@@ -34,6 +34,7 @@ export class FakeRegistry {
     this.tags = tags;
     this.#server = createServer((request, response) => this.#respond(request, response));
     this.#server.on('connection', (socket) => {
+      this.connections++;
       this.#sockets.add(socket);
       socket.on('close', () => this.#sockets.delete(socket)).on('error', () => undefined);
     });
@@ -52,6 +53,9 @@ export class FakeRegistry {
   get host(): string {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
+
+  /** Since the start. */
+  connections = 0;
 
   get openConnections(): number {
     return this.#sockets.size;
