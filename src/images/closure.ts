@@ -22,7 +22,7 @@ import {
   isManifestType,
   isNonDistributable,
 } from './media-types.js';
-import { isAttestation, isSamePlatform } from './platforms.js';
+import { isAttestation, isForAny } from './platforms.js';
 import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
@@ -94,7 +94,11 @@ export class ClosureReader {
     const children = document.value.manifests;
     const closures: (Closure | undefined)[] = [];
     for (const child of children)
-      closures.push(this.#wants(child) ? await this.#read(child, depth + 1) : undefined);
+      closures.push(
+        isForAny(child.platform, this.#options.platforms ?? [])
+          ? await this.#read(child, depth + 1)
+          : undefined,
+      );
     const isWhole =
       document.value.unusable.size === 0 &&
       children.every((child, i) => closures[i]?.root.digest === child.digest);
@@ -111,15 +115,6 @@ export class ClosureReader {
       for (const [digest, image] of images) sum.images.set(digest, image);
     }
     return sum;
-  }
-
-  #wants({ platform }: Descriptor): boolean {
-    const { platforms = [] } = this.#options;
-    return (
-      platform === undefined ||
-      platforms.length === 0 ||
-      platforms.some((one) => isSamePlatform(one, platform))
-    );
   }
 
   async #readManifest(descriptor: Descriptor): Promise<Closure | undefined> {

@@ -25,7 +25,7 @@ import {
   isNonDistributable,
   workName,
 } from './media-types.js';
-import { isSamePlatform } from './platforms.js';
+import { isForAny, isSamePlatform } from './platforms.js';
 import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
@@ -49,7 +49,7 @@ export interface FetchOptions {
   atOnce: number;
   /** Bytes of the largest blob that is fetched. */
   blobBytesMax: number;
-  observer: FetchObserver;
+  observer: BlobObserver;
 }
 
 /** A descriptor without what may be large. */
@@ -61,7 +61,7 @@ export interface Blob {
 }
 
 /** Notified of the blobs of an image. */
-export interface FetchObserver {
+export interface BlobObserver {
   /** The image has it; `parent` refers to it. */
   found(blob: Blob, parent?: Blob): void;
   /** The store has it. */
@@ -171,9 +171,7 @@ class Fetch {
   }
 
   #wants(platform: Platform | undefined): boolean {
-    return (
-      platform === undefined || this.#options.platforms.length === 0 || this.#rank(platform) !== Infinity
-    );
+    return isForAny(platform, this.#options.platforms);
   }
 
   /** Position among the platforms; Infinity: none of them. */

@@ -15,9 +15,9 @@ import {
   parseManifest,
   readDocument,
 } from './documents.js';
-import type { Blob, FetchObserver } from './fetch.js';
+import type { Blob, BlobObserver } from './fetch.js';
 import { isIndexType, isManifestType } from './media-types.js';
-import { isSamePlatform } from './platforms.js';
+import { isForAny } from './platforms.js';
 import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
@@ -41,7 +41,7 @@ export interface PushOptions {
   platforms: readonly Platform[];
   /** Blobs under way at once. */
   atOnce: number;
-  observer: FetchObserver;
+  observer: BlobObserver;
 }
 
 /** NotFound: a blob that it refers to is not here. InvalidArgument: not an image, or damaged. */
@@ -124,12 +124,7 @@ class Push {
     const { manifests, unusable } = parseIndex(json, digest);
     for (const { error } of unusable.values()) throw error;
     const { platforms } = this.#options;
-    return manifests.filter(
-      ({ platform }) =>
-        platform === undefined ||
-        platforms.length === 0 ||
-        platforms.some((one) => isSamePlatform(one, platform)),
-    );
+    return manifests.filter(({ platform }) => isForAny(platform, platforms));
   }
 
   async #send({ blob, inherited }: Item): Promise<void> {

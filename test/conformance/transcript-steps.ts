@@ -315,6 +315,8 @@ export const transferSections: readonly Section[] = [
       'ctr images pull --plain-http $REGISTRY/conform/pulled:missing >$WORK/said',
       'ctr images pull --plain-http $REGISTRY/conform/pulled >$WORK/said',
       'ctr images pull $REGISTRY/conform/fallback:base >$WORK/said',
+      `mkdir -p $WORK/hosts/pulled.example && printf '[host."http://%s"]\\n' $REGISTRY >$WORK/hosts/pulled.example/hosts.toml`,
+      'ctr images pull --hosts-dir $WORK/hosts pulled.example/conform/pulled:base >$WORK/said',
       'ctr images pull --plain-http localhost:1/conform/pulled:app >$WORK/said',
       'ctr images pull --plain-http --all-platforms $REGISTRY/conform/all:app >$WORK/said',
       'ctr images pull --plain-http --platform linux/arm64 --skip-metadata $REGISTRY/conform/other:app >$WORK/said',

@@ -84,6 +84,25 @@ test('given a body that breaks off, again and again, when fetched, then it goes 
   assert.ok(ranges.slice(1).every((range) => /^bytes=[1-9]\d*-$/.test(range)));
 });
 
+test('given a body that comes slowly, but comes, when fetched, then it is waited for', async (t) => {
+  const s = await stage(t, 10_000);
+  const { digest } = s.image.layers[0]!;
+  const bytes = s.blobs.all.get(digest)!;
+  s.registry.trick = (_request, response, { path }) => {
+    if (!path.endsWith(digest)) return false;
+    response.writeHead(200, { 'content-length': bytes.length });
+    const send = (at: number): void => {
+      response.write(bytes.subarray(at, at + 512));
+      if (at + 512 < bytes.length) setTimeout(send, 20, at + 512);
+      else response.end();
+    };
+    send(0);
+    return true;
+  };
+  await fetched(s);
+  assert.equal(s.registry.times('GET', digest), 1);
+});
+
 test('given a registry without ranges, when a body breaks off, then what was had is skipped', async (t) => {
   const s = await stage(t);
   const big = s.image.layers[0]!;

@@ -2,7 +2,7 @@
  * The progress of an image's blobs as containerd's clients draw it: a tree by names, each blob first `waiting`, then on its way,
  * then `complete`, or `already exists`; layers that are unpacked are `extracting` once more. Used by pull.ts and push.ts.
  */
-import type { Blob, FetchObserver } from '../../images/fetch.js';
+import type { Blob, BlobObserver } from '../../images/fetch.js';
 import { workName } from '../../images/media-types.js';
 import type { Progress } from '../../images/services.js';
 import type { Reporter } from './progress.js';
@@ -17,7 +17,7 @@ interface UnderWay {
 /** Between two reports of what is on its way, as containerd. */
 const INTERVAL_MS = 300;
 
-export class BlobProgress implements FetchObserver, Disposable {
+export class BlobProgress implements BlobObserver, Disposable {
   readonly #reporter: Reporter;
   /** Name of what the image's target is a part of. */
   readonly #root: string;
