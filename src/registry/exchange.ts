@@ -189,9 +189,14 @@ export class Exchange implements AsyncDisposable {
   }
 }
 
-/** Where a registry sends its client on to; what came over TLS goes on over TLS. */
+/**
+ * Where a registry sends its client on to. What came over TLS goes on over TLS: a host that is behind a proxy of its own may not know
+ * that it has it.
+ */
 export function targetOf(from: URL, location: string): URL {
   const url = location !== '' && URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  if (url?.protocol === 'http:' && from.protocol === 'https:' && url.host === from.host)
+    url.protocol = 'https:';
   const isFit = url?.protocol === 'https:' || (url?.protocol === 'http:' && from.protocol === 'http:');
   if (url !== undefined && isFit) return url;
   throw refused(from, `sends on to "${location.slice(0, 100)}", which is refused`);

@@ -4,7 +4,7 @@
  */
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { abortError, EbbtideError, unknownError } from '../errors.js';
+import { abortError, EbbtideError, isKind, unknownError } from '../errors.js';
 import { isIndexType, isManifestType } from '../images/media-types.js';
 import type { RemoteDescriptor } from './blob.js';
 import { type Exchange, failureOf, targetOf } from './exchange.js';
@@ -125,9 +125,15 @@ class Sending {
       const query = new URLSearchParams({ mount: digest, from: source });
       const path = `blobs/uploads/?${query}`;
       const scopes = [this.#scope, `repository:${source}:pull`];
-      const response = await this.#exchange.send({ method: 'POST', path, scopes, ...last });
-      if (isBegun(response)) return response;
-      await response.drop();
+      // Without a token for that repository it is sent.
+      const response = await this.#exchange
+        .send({ method: 'POST', path, scopes, ...last })
+        .catch((error: unknown) => {
+          if (isKind(error, 'Unknown')) return undefined;
+          throw error;
+        });
+      if (response !== undefined && isBegun(response)) return response;
+      await response?.drop();
     }
     const path = 'blobs/uploads/';
     const response = await this.#exchange.send({ method: 'POST', path, scopes: [this.#scope], ...last });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { addBlobLabels } from '../../src/images/content.js';
+import { targetOf } from '../../src/registry/exchange.js';
 import { Blobs, ctx } from '../images/fixtures.js';
 import { testDB } from '../support/db.js';
 import { FakeRegistry, type Trick } from './registry.js';
@@ -133,6 +134,18 @@ test('given a registry that takes nothing, when pushed, then it is an error that
     };
     await assert.rejects(pushed(s, 'copy:1'), { kind: 'Unknown' });
   }
+});
+
+test('given where a registry sends on to, then what came over TLS goes on over TLS, or not at all', () => {
+  const from = new URL('https://registry.example/v2/');
+  for (const [location, to] of [
+    ['/upload?a=b', 'https://registry.example/upload?a=b'],
+    ['http://registry.example/upload', 'https://registry.example/upload'],
+    ['https://other.example/upload', 'https://other.example/upload'],
+  ] as const)
+    assert.equal(targetOf(from, location).href, to);
+  for (const location of ['http://other.example/upload', '', 'file:///x', 'http://'])
+    assert.throws(() => targetOf(from, location), { kind: 'Unknown' }, location);
 });
 
 test('given an image of which a layer is gone, when pushed, then it is named, unless the registry has it', async (t) => {
