@@ -24,6 +24,9 @@ import { namesIn, saveImages } from './save.js';
 import type { NamedStream, Streams } from './streams.js';
 import { Places, type Transfer, untilAborted } from './under-way.js';
 
+/** Of a transfer under way: pieces of what it moves, and a document or two. */
+const KEEPS_BYTES = 2 ** 20;
+
 export const transferService = (
   host: ServiceHost,
   streams: Streams,
@@ -46,7 +49,7 @@ export const transferService = (
         await reporter.close();
       }
       return EMPTY;
-    }),
+    }, KEEPS_BYTES),
   },
 });
 
