@@ -8,8 +8,10 @@ export interface HostTls {
   ca: readonly string[];
   /** Certificate and key of this client. */
   pairs: readonly { cert: string; key: string }[];
-  /** Whether any certificate is taken. */
+  /** Whether any certificate of the host is taken. */
   insecure: boolean;
+  /** The same of what the host sends on to: its token server, its storage. */
+  insecureElsewhere: boolean;
 }
 
 export interface RegistryHost {

@@ -30,7 +30,7 @@ function hostOf(name: string, file: HostFile, options: HostOptions): RegistryHos
   const insecure = file.insecure ?? lax;
   const tls =
     file.ca !== undefined || file.pairs !== undefined || file.insecure !== undefined || lax
-      ? { ca: file.ca ?? [], pairs: file.pairs ?? [], insecure }
+      ? { ca: file.ca ?? [], pairs: file.pairs ?? [], insecure, insecureElsewhere: file.insecure ?? false }
       : undefined;
   const isAmbiguous = scheme === 'http' && tls !== undefined && portOf(host) !== '80';
   return {

@@ -48,14 +48,13 @@ const DROPPED_BYTES_MAX = 16 * 1024;
 /** The connections to one host. Closed with its user. */
 export class Connections {
   readonly #limits: RegistryLimits;
-  readonly #tls: HostTls | undefined;
-  readonly #connectMs: number;
-  #dispatchers: { direct: Dispatcher; proxied: Dispatcher } | undefined;
+  readonly #host: RegistryHost;
+  /** By how they are made. */
+  readonly #dispatchers = new Map<string, Dispatcher>();
 
-  constructor(limits: RegistryLimits, host?: Pick<RegistryHost, 'tls' | 'connectMs'>) {
+  constructor(limits: RegistryLimits, host: RegistryHost) {
     this.#limits = limits;
-    this.#tls = host?.tls;
-    this.#connectMs = host?.connectMs ?? limits.connectMs;
+    this.#host = host;
   }
 
   /** Unavailable: no connection, or it broke off. */
@@ -88,35 +87,37 @@ export class Connections {
   }
 
   async close(): Promise<void> {
-    const { direct, proxied } = this.#dispatchers ?? {};
-    await Promise.all([direct?.destroy(), proxied?.destroy()]);
+    await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.destroy()));
   }
 
   /** This machine is never behind a proxy. */
   async #dispatcherFor({ host }: URL): Promise<Dispatcher> {
     const { Agent, EnvHttpProxyAgent } = await import('undici');
-    const tls = this.#tls;
-    this.#dispatchers ??= (() => {
-      const options = {
-        maxHeaderSize: this.#limits.headerBytes,
-        headersTimeout: this.#limits.idleMs,
-        bodyTimeout: this.#limits.idleMs,
-        connect: {
-          timeout: this.#connectMs,
-          ...(tls && {
-            rejectUnauthorized: !tls.insecure,
-            ...(tls.ca.length > 0 && { ca: [...rootCertificates, ...tls.ca] }),
-            ...(tls.pairs.length > 0 && {
-              cert: tls.pairs.map(({ cert }) => cert),
-              key: tls.pairs.map(({ key }) => key),
-            }),
-          }),
-        },
-      };
-      const proxied = new EnvHttpProxyAgent({ ...options, requestTls: options.connect });
-      return { direct: new Agent(options), proxied };
-    })();
-    return isLocal(host) ? this.#dispatchers.direct : this.#dispatchers.proxied;
+    const { tls } = this.#host;
+    const isProxied = !isLocal(host);
+    const isInsecure = tls !== undefined && (host === this.#host.host ? tls.insecure : tls.insecureElsewhere);
+    const key = `${isProxied} ${isInsecure}`;
+    const known = this.#dispatchers.get(key);
+    if (known !== undefined) return known;
+    const connect = this.#connectOptions(isInsecure);
+    const options = {
+      ...{ connect, maxHeaderSize: this.#limits.headerBytes },
+      ...{ headersTimeout: this.#limits.idleMs, bodyTimeout: this.#limits.idleMs },
+    };
+    const made = isProxied ? new EnvHttpProxyAgent({ ...options, requestTls: connect }) : new Agent(options);
+    this.#dispatchers.set(key, made);
+    return made;
+  }
+
+  #connectOptions(isInsecure: boolean) {
+    const { tls, connectMs = this.#limits.connectMs } = this.#host;
+    const { ca = [], pairs = [] }: Partial<HostTls> = tls ?? {};
+    return {
+      timeout: connectMs,
+      rejectUnauthorized: !isInsecure,
+      ...(ca.length > 0 && { ca: [...rootCertificates, ...ca] }),
+      ...(pairs.length > 0 && { cert: pairs.map(({ cert }) => cert), key: pairs.map(({ key }) => key) }),
+    };
   }
 }
 

@@ -63,8 +63,11 @@ test('given a directory of hosts, then its hosts come in their order, and what a
   ]);
   const [second, first] = await hostsOf('example.com', { hostsDirectory });
   assert.deepEqual([...second!.capabilities], ['pull']);
-  assert.deepEqual(second!.tls, { ca: ['CA'], pairs: [], insecure: false });
+  assert.deepEqual(second!.tls, { ca: ['CA'], pairs: [], insecure: false, insecureElsewhere: false });
   assert.equal(second!.connectMs! >= 2000, true);
+  assert.equal(first!.tls!.insecureElsewhere, true);
+  const [local] = await hostsOf('localhost:5000', {});
+  assert.equal(local!.tls!.insecureElsewhere, false);
   assert.deepEqual(first!.headers, { 'x-one': ['a', 'b'] });
   assert.deepEqual(await addresses('other.example.com', { hostsDirectory }), [
     'https://other.example.com/v2',
@@ -76,7 +79,12 @@ test('given a directory of hosts, then its hosts come in their order, and what a
     'c.key': 'K',
   });
   const [certificates] = await hostsOf('certificates.example.com:5000', { hostsDirectory });
-  assert.deepEqual(certificates!.tls, { ca: ['A'], pairs: [{ cert: 'C', key: 'K' }], insecure: false });
+  assert.deepEqual(certificates!.tls, {
+    ca: ['A'],
+    pairs: [{ cert: 'C', key: 'K' }],
+    insecure: false,
+    insecureElsewhere: false,
+  });
 
   await written(hostsDirectory, '_default', { 'hosts.toml': '[host."mirror.example.com"]' });
   assert.deepEqual(await addresses('docker.io', { hostsDirectory }), [
