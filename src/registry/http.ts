@@ -3,10 +3,11 @@
  * loaded by the first request. Used by exchange.ts and token.ts.
  */
 import type { Readable } from 'node:stream';
-import { rootCertificates } from 'node:tls';
+import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import {
   type EbbtideError,
+  failedPrecondition,
   isKind,
   orAborted,
   throwIfAborted,
@@ -16,6 +17,7 @@ import {
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { type HostTls, isLocal, portOf, type RegistryHost } from './host.js';
 import type { RegistryLimits } from './limits.js';
+import { systemRoots } from './roots.js';
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT';
 export type Headers = Readonly<Record<string, string | readonly string[]>>;
@@ -50,7 +52,7 @@ export class Connections {
   readonly #limits: RegistryLimits;
   readonly #host: RegistryHost;
   /** By how they are made. */
-  readonly #dispatchers = new Map<string, Dispatcher>();
+  readonly #dispatchers = new Map<string, Promise<Dispatcher>>();
 
   constructor(limits: RegistryLimits, host: RegistryHost) {
     this.#limits = limits;
@@ -87,37 +89,55 @@ export class Connections {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#dispatchers.values()].map((dispatcher) => dispatcher.destroy()));
+    const made = await Promise.allSettled(this.#dispatchers.values());
+    await Promise.all(made.map((one) => (one.status === 'fulfilled' ? one.value.destroy() : undefined)));
   }
 
   /** This machine is never behind a proxy. */
-  async #dispatcherFor({ host }: URL): Promise<Dispatcher> {
-    const { Agent, EnvHttpProxyAgent } = await import('undici');
+  #dispatcherFor({ host, protocol }: URL): Promise<Dispatcher> {
     const { tls } = this.#host;
     const isProxied = !isLocal(host);
     const isInsecure = tls !== undefined && (host === this.#host.host ? tls.insecure : tls.insecureElsewhere);
-    const key = `${isProxied} ${isInsecure}`;
-    const known = this.#dispatchers.get(key);
-    if (known !== undefined) return known;
-    const connect = this.#connectOptions(isInsecure);
+    const key = `${protocol} ${isProxied} ${isInsecure}`;
+    let made = this.#dispatchers.get(key);
+    if (made === undefined) {
+      made = this.#dispatcher(protocol === 'https:', isProxied, isInsecure);
+      this.#dispatchers.set(key, made);
+    }
+    return made;
+  }
+
+  async #dispatcher(isTls: boolean, isProxied: boolean, isInsecure: boolean): Promise<Dispatcher> {
+    const { Agent, EnvHttpProxyAgent } = await import('undici');
+    const { connectMs: timeout = this.#limits.connectMs } = this.#host;
+    const tls = isTls && { secureContext: await this.#secureContext(), rejectUnauthorized: !isInsecure };
+    const connect = { timeout, ...tls };
     const options = {
       ...{ connect, maxHeaderSize: this.#limits.headerBytes },
       ...{ headersTimeout: this.#limits.idleMs, bodyTimeout: this.#limits.idleMs },
     };
-    const made = isProxied ? new EnvHttpProxyAgent({ ...options, requestTls: connect }) : new Agent(options);
-    this.#dispatchers.set(key, made);
-    return made;
+    return isProxied ? new EnvHttpProxyAgent({ ...options, requestTls: connect }) : new Agent(options);
   }
 
-  #connectOptions(isInsecure: boolean) {
-    const { tls, connectMs = this.#limits.connectMs } = this.#host;
+  /** Made once for all connections: reading all certificates takes longer than a handshake. */
+  async #secureContext(): Promise<SecureContext> {
+    const { host, tls } = this.#host;
     const { ca = [], pairs = [] }: Partial<HostTls> = tls ?? {};
-    return {
-      timeout: connectMs,
-      rejectUnauthorized: !isInsecure,
-      ...(ca.length > 0 && { ca: [...rootCertificates, ...ca] }),
-      ...(pairs.length > 0 && { cert: pairs.map(({ cert }) => cert), key: pairs.map(({ key }) => key) }),
-    };
+    const roots = await systemRoots();
+    try {
+      return createSecureContext({
+        ...((roots !== undefined || ca.length > 0) && {
+          ca: [...(roots ? [roots] : rootCertificates), ...ca],
+        }),
+        ...(pairs.length > 0 && { cert: pairs.map(({ cert }) => cert), key: pairs.map(({ key }) => key) }),
+      });
+    } catch (error) {
+      throw failedPrecondition(`the certificates for ${host} cannot be used: ${messageOf(error)}`, {
+        object: host,
+        cause: error,
+        remedy: 'correct those in the directory of hosts, or of the system',
+      });
+    }
   }
 }
 

@@ -111,6 +111,19 @@ test('given a file that is damaged, or names what is not there, then no host is 
   }
 });
 
+test('given certificates that are none, when an image is fetched, then it is an error that names the host', async (t) => {
+  const s = await stage(t);
+  const hostsDirectory = await tempDir(t);
+  for (const files of [{ 'a.cert': 'none' }, { 'a.cert': 'none', 'a.key': 'none' }]) {
+    await written(hostsDirectory, 'registry.example.com', files);
+    const options = { hostsDirectory, defaultScheme: undefined, reference: 'registry.example.com/app:1' };
+    await assert.rejects(fetched(s, options), {
+      kind: 'FailedPrecondition',
+      message: /certificates for registry.example.com cannot be used/,
+    });
+  }
+});
+
 test('given a mirror, when an image is fetched, then it is told the name, and the next host is asked for what it has not got', async (t) => {
   const mirror = await stage(t);
   const s = await stage(t);
