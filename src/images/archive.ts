@@ -11,7 +11,7 @@ import { showPath, splitEntryName } from '../backends/archive/paths.js';
 import { readTar, type TarEntry } from '../backends/archive/tar/tar-reader.js';
 import { invalidArgument, throwIfAborted, wrap } from '../errors.js';
 import { ArchiveFiles, wholeBody } from './archive-files.js';
-import { dockerEntries } from './docker-archive.js';
+import { dockerEntries, indexOf } from './docker-archive.js';
 import { MAX_DOCUMENT_BYTES } from './documents.js';
 import { checkLayoutFile, parseLayoutIndex } from './layout.js';
 import { refusal } from './other-forms.js';
@@ -23,6 +23,8 @@ export interface ReadArchiveOptions {
   name: string;
   limits?: Partial<ArchiveLimits> | undefined;
   progress?: OnProgress | undefined;
+  /** Whether layers that `docker save` did not compress are; default not. */
+  compress?: boolean | undefined;
 }
 
 const documentNames: ReadonlySet<string> = new Set([LAYOUT_FILE, INDEX_FILE, DOCKER_FILE]);
@@ -34,7 +36,7 @@ export async function readArchive(
   stream: AsyncIterable<Uint8Array>,
   options: ReadArchiveOptions,
 ): Promise<ImageSource> {
-  const { name, limits, progress } = options;
+  const { name, limits, progress, compress } = options;
   const files = new ArchiveFiles(services, ctx, progress);
   const documents = await readEntries(files, stream, {
     name,
@@ -52,6 +54,7 @@ export async function readArchive(
       throw refusal(name, [], `${name} is not an image archive: it has ${LAYOUT_FILE} but no ${INDEX_FILE}`);
     return {
       index: parseLayoutIndex(index, `${INDEX_FILE} of ${name}`),
+      document: index,
       open: (digest) => openLinked(files, digest),
     };
   }
@@ -64,8 +67,12 @@ export async function readArchive(
       `${name} is not an image archive: it has neither ${LAYOUT_FILE} nor ${DOCKER_FILE}`,
     );
   }
-  const manifests = await dockerEntries(services, ctx, docker, files);
-  return { index: { manifests, unusable: new Map() }, open: async () => undefined };
+  const manifests = await dockerEntries(services, ctx, docker, files, { compress });
+  return {
+    index: { manifests, unusable: new Map() },
+    document: indexOf(manifests),
+    open: async () => undefined,
+  };
 }
 
 /** Blobs are already in the store, except those that are links to small files of other names. */

@@ -10,6 +10,7 @@ import {
   type Index,
   type Json,
   type Manifest,
+  type Platform,
   parseIndex,
   parseManifest,
   readDocument,
@@ -21,7 +22,7 @@ import {
   isManifestType,
   isNonDistributable,
 } from './media-types.js';
-import { isAttestation } from './platforms.js';
+import { isAttestation, isForAny } from './platforms.js';
 import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
@@ -39,9 +40,18 @@ export interface Closure {
   images: Map<string, Manifest>;
 }
 
+/** What is left out of a closure, as if it were not here. */
+export interface ClosureOptions {
+  /** Manifests of an index for other platforms; none: all stay. */
+  platforms?: readonly Platform[] | undefined;
+  /** Whether layers that may not be distributed stay; default: where they are here. */
+  nonDistributable?: boolean | undefined;
+}
+
 export class ClosureReader {
   readonly #services: ImageServices;
   readonly #ctx: LeasedContext;
+  readonly #options: ClosureOptions;
   /**
    * Digests that the image refers to and that are missing here, except layers that may not be distributed.
    */
@@ -50,9 +60,10 @@ export class ClosureReader {
   readonly #closures = new Map<string, Closure | undefined>();
   #damage: EbbtideError | undefined;
 
-  constructor(services: ImageServices, ctx: LeasedContext) {
+  constructor(services: ImageServices, ctx: LeasedContext, options: ClosureOptions = {}) {
     this.#services = services;
     this.#ctx = ctx;
+    this.#options = options;
   }
 
   /** Undefined when no manifest is complete. InvalidArgument when none is valid. */
@@ -82,7 +93,12 @@ export class ClosureReader {
     if (document === undefined) return undefined;
     const children = document.value.manifests;
     const closures: (Closure | undefined)[] = [];
-    for (const child of children) closures.push(await this.#read(child, depth + 1));
+    for (const child of children)
+      closures.push(
+        isForAny(child.platform, this.#options.platforms ?? [])
+          ? await this.#read(child, depth + 1)
+          : undefined,
+      );
     const isWhole =
       document.value.unusable.size === 0 &&
       children.every((child, i) => closures[i]?.root.digest === child.digest);
@@ -108,7 +124,8 @@ export class ClosureReader {
     const closure = closureOf(descriptor);
     let [isComplete, hasAllLayers] = [true, true];
     for (const child of [manifest.config, ...manifest.layers]) {
-      if (await this.#isHere(child)) closure.blobs.set(child.digest, child);
+      const isLeftOut = this.#options.nonDistributable === false && isNonDistributable(child.mediaType);
+      if (!isLeftOut && (await this.#isHere(child))) closure.blobs.set(child.digest, child);
       else if (isNonDistributable(child.mediaType)) hasAllLayers = false;
       else isComplete = false;
     }

@@ -11,7 +11,7 @@ import {
   isNotFound,
 } from '../errors.js';
 import { isDigest } from '../model/digest.js';
-import { copy, openWriter, type Source } from '../stores/content/content-helpers.js';
+import { copy, openWriter, type SeekableSource, type Source } from '../stores/content/content-helpers.js';
 import type { ImageServices, LeasedContext } from './services.js';
 import { unended } from './services.js';
 
@@ -26,12 +26,16 @@ export interface Incoming {
   name: string;
   /** Called with the number of bytes written so far. */
   progress?: ((done: number) => void) | undefined;
+  /** Whether an ingest that was not completed is removed; default: only one whose bytes are wrong. */
+  dropsUnfinished?: boolean | undefined;
 }
 
 export interface StoredBlob {
   digest: string;
   /** Bytes. */
   size: number;
+  /** The namespace had it before. */
+  existed?: boolean | undefined;
 }
 
 /** Ref of the ingest of a blob with a known digest. */
@@ -54,7 +58,7 @@ export async function writeBlob(
     writer = await openWriter(services.content, ctx, ref, descriptor);
   } catch (error) {
     if (!isAlreadyExists(error) || expected === '') throw error;
-    return { digest: expected, size: (await services.content.info(ctx, expected)).size };
+    return { digest: expected, size: (await services.content.info(ctx, expected)).size, existed: true };
   }
   const observed = new ObservedSource(incoming);
   try {
@@ -65,10 +69,11 @@ export async function writeBlob(
     const digest = expected === '' ? writer.digest() : expected;
     return { digest, size: (await services.content.info(ctx, digest)).size };
   } catch (error) {
-    if (observed.failed || !isFailedPrecondition(error)) throw error;
-    await writer.close();
-    await services.content.abort(unended(ctx), ref).catch(ignoreNotFound);
-    throw notAsPromised(incoming, error);
+    const isWrong = !observed.failed && isFailedPrecondition(error);
+    // While the writer has the ref, so that it is nobody else's ingest.
+    if (isWrong || incoming.dropsUnfinished)
+      await services.content.abort(unended(ctx), ref).catch(ignoreNotFound);
+    throw isWrong ? notAsPromised(incoming, error) : error;
   } finally {
     await writer.close();
   }
@@ -94,27 +99,42 @@ class ObservedSource {
   failed = false;
 
   constructor({ source, progress }: Incoming) {
-    this.source =
-      source instanceof Uint8Array || !(Symbol.asyncIterator in source)
-        ? source
-        : this.#watch(source, progress);
+    if (source instanceof Uint8Array || !(Symbol.asyncIterator in source)) this.source = source;
+    else if ('seek' in source) this.source = this.#seekable(source, progress);
+    else this.source = this.#watch(source, progress);
+  }
+
+  #seekable(source: SeekableSource, progress: Incoming['progress']): SeekableSource {
+    let start = 0;
+    return {
+      seek: (offset) => {
+        start = offset;
+        return source.seek(offset);
+      },
+      [Symbol.asyncIterator]: () => this.#watch(source, progress, start),
+    };
   }
 
   async *#watch(
     chunks: AsyncIterable<Uint8Array>,
     progress: Incoming['progress'],
+    start = 0,
   ): AsyncGenerator<Uint8Array, void, void> {
-    let done = 0;
+    let done = start;
     const iterator = chunks[Symbol.asyncIterator]();
-    for (;;) {
-      const next = await iterator.next().catch((error: unknown) => {
-        this.failed = true;
-        throw error;
-      });
-      if (next.done) return;
-      done += next.value.length;
-      progress?.(done);
-      yield next.value;
+    try {
+      for (;;) {
+        const next = await iterator.next().catch((error: unknown) => {
+          this.failed = true;
+          throw error;
+        });
+        if (next.done) return;
+        done += next.value.length;
+        progress?.(done);
+        yield next.value;
+      }
+    } finally {
+      await iterator.return?.();
     }
   }
 }

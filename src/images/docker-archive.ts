@@ -2,11 +2,15 @@
  * `docker save` archives: their manifest.json lists configs and layers by path. Each image becomes a Docker
  * schema 2 manifest in the content store, with the same bytes for the same image, as in containerd.
  */
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
 import { detectCompression, MAGIC_BYTES } from '../backends/archive/compression/compression.js';
 import { invalidArgument } from '../errors.js';
 import { digestOf } from '../model/digest.js';
+import { Label } from '../model/labels.js';
 import type { ArchiveFiles } from './archive-files.js';
-import { ingestRef, type StoredBlob, writeBlob } from './content.js';
+import { addBlobLabels, ingestRef, type StoredBlob, writeBlob } from './content.js';
 import {
   checkCount,
   type Descriptor,
@@ -34,8 +38,9 @@ export async function dockerEntries(
   ctx: LeasedContext,
   document: Buffer,
   files: ArchiveFiles,
+  { compress = false }: { compress?: boolean | undefined } = {},
 ): Promise<Descriptor[]> {
-  const maker = new ManifestMaker(services, ctx, files);
+  const maker = new ManifestMaker(services, ctx, files, compress);
   const entries: Descriptor[] = [];
   for (const image of parseDockerManifest(document)) {
     const descriptor = await maker.make(image);
@@ -49,6 +54,21 @@ export async function dockerEntries(
     }
   }
   return entries;
+}
+
+/** The index that has the entries, with the bytes that containerd writes. */
+export function indexOf(entries: readonly Descriptor[]): Buffer {
+  const manifests = entries.map(({ mediaType, digest, size, annotations, platform }) => ({
+    ...{ mediaType, digest, size },
+    ...(annotations && { annotations }),
+    ...(platform && {
+      platform: {
+        ...{ architecture: platform.architecture, os: platform.os },
+        ...(platform.variant && { variant: platform.variant }),
+      },
+    }),
+  }));
+  return Buffer.from(JSON.stringify({ schemaVersion: 2, manifests }));
 }
 
 function parseDockerManifest(document: Buffer): DockerImage[] {
@@ -85,13 +105,15 @@ class ManifestMaker {
   readonly #services: ImageServices;
   readonly #ctx: LeasedContext;
   readonly #files: ArchiveFiles;
+  readonly #compress: boolean;
   /** By digest: images of one archive share layers. */
-  readonly #layerTypes = new Map<string, string>();
+  readonly #layers = new Map<string, Descriptor>();
 
-  constructor(services: ImageServices, ctx: LeasedContext, files: ArchiveFiles) {
+  constructor(services: ImageServices, ctx: LeasedContext, files: ArchiveFiles, compress: boolean) {
     this.#services = services;
     this.#ctx = ctx;
     this.#files = files;
+    this.#compress = compress;
   }
 
   async make(image: DockerImage): Promise<Descriptor> {
@@ -110,10 +132,7 @@ class ManifestMaker {
       );
     }
     const layers: Descriptor[] = [];
-    for (const path of image.layers) {
-      const layer = await this.#find(path, 'layer');
-      layers.push({ mediaType: await this.#layerType(layer), ...layer });
-    }
+    for (const path of image.layers) layers.push(await this.#layer(await this.#find(path, 'layer')));
     const descriptor = await this.#store(image, { config, layers });
     return platform.os === '' ? descriptor : { ...descriptor, platform };
   }
@@ -147,20 +166,39 @@ class ManifestMaker {
     });
   }
 
-  /** By the layer's first bytes; its name does not show it. */
-  async #layerType(layer: StoredBlob): Promise<string> {
-    const known = this.#layerTypes.get(layer.digest);
+  /** Its type is that of its first bytes; its name does not show it. */
+  async #layer(blob: StoredBlob): Promise<Descriptor> {
+    const known = this.#layers.get(blob.digest);
     if (known !== undefined) return known;
-    const reader = await this.#services.content.readerAt(this.#ctx, layer.digest);
+    const reader = await this.#services.content.readerAt(this.#ctx, blob.digest);
     try {
       const head = Buffer.alloc(MAGIC_BYTES);
       const count = await reader.read(head, 0);
-      const type = layerTypes[detectCompression(head.subarray(0, count))];
-      this.#layerTypes.set(layer.digest, type);
-      return type;
+      const mediaType = layerTypes[detectCompression(head.subarray(0, count))];
+      const layer =
+        this.#compress && mediaType === MediaType.dockerLayer
+          ? await this.#compressed(blob.digest, reader.stream())
+          : { mediaType, digest: blob.digest, size: blob.size };
+      this.#layers.set(blob.digest, layer);
+      return layer;
     } finally {
       await reader.close();
     }
+  }
+
+  async #compressed(digest: string, bytes: AsyncIterable<Uint8Array>): Promise<Descriptor> {
+    const gzip = createGzip();
+    // It ends with its source; an error of either is one of the bytes that are read.
+    const source = pipeline(Readable.from(bytes, { objectMode: false }), gzip).catch((error: Error) =>
+      gzip.destroy(error),
+    );
+    const stored = await writeBlob(this.#services, this.#ctx, {
+      ...{ ref: `compress-blob-${digest.replace(':', '-')}`, descriptor: {}, source: gzip },
+      name: `layer ${digest}`,
+    });
+    await source;
+    await addBlobLabels(this.#services, this.#ctx, stored.digest, { [Label.uncompressed]: digest });
+    return { mediaType: MediaType.dockerLayerGzip, digest: stored.digest, size: stored.size };
   }
 }
 

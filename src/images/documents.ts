@@ -22,6 +22,9 @@ export const MAX_IMAGES = 10_000;
 /** Limit on the documents read to find the manifest of one image. */
 export const MAX_DOCUMENTS = 10_000;
 
+/** Limit on the descriptors that one import or fetch reads. */
+export const MAX_DESCRIPTORS = 100_000;
+
 /** What a manifest is for, in Go's words. */
 export interface Platform {
   /** `linux`, … */

@@ -36,6 +36,12 @@ export interface ExportOptions {
   allPlatforms?: boolean | undefined;
   /** Only the manifest that matches this platform best. */
   platform?: Platform | undefined;
+  /** Only the manifests for exactly these platforms, in an index with them alone. */
+  platforms?: readonly Platform[] | undefined;
+  /** Whether layers that may not be distributed are exported; default: where they are here. */
+  nonDistributable?: boolean | undefined;
+  /** Whether there is a manifest.json, for `docker load`; default: yes. */
+  dockerManifest?: boolean | undefined;
   /** Called again and again, with what is done. */
   progress?: OnProgress | undefined;
 }
@@ -115,7 +121,7 @@ class Exporter {
   }
 
   async #choose(name: string): Promise<Chosen> {
-    const { platform, allPlatforms } = this.#options;
+    const { platform, platforms, nonDistributable, allPlatforms } = this.#options;
     const { target } = await this.#services.images.get(this.#ctx, name);
     // The lease keeps the target with everything it refers to, should the image be deleted.
     if (this.#ctx.lease !== '') await leaseBlob(this.#services, this.#ctx, target.digest);
@@ -123,7 +129,7 @@ class Exporter {
       platform === undefined
         ? target
         : (await resolveManifest(this.#services.content, this.#ctx, target, platform)).descriptor;
-    const reader = new ClosureReader(this.#services, this.#ctx);
+    const reader = new ClosureReader(this.#services, this.#ctx, { platforms, nonDistributable });
     const closure = await reader.read(root);
     if (closure === undefined || (allPlatforms && reader.missing.size > 0))
       throw this.#incomplete(name, reader.missing);
@@ -151,7 +157,7 @@ class Exporter {
     for (const blob of blobs) bytes += await this.#writeBlob(writer, blob, all);
     const index = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: chosen.map(indexEntry) };
     await writer.file(INDEX_FILE, Buffer.from(JSON.stringify(index)));
-    const docker = dockerManifest(chosen);
+    const docker = this.#options.dockerManifest === false ? [] : dockerManifest(chosen);
     if (docker.length > 0) await writer.file(DOCKER_FILE, Buffer.from(JSON.stringify(docker)));
     await writer.file(LAYOUT_FILE, Buffer.from(JSON.stringify({ imageLayoutVersion: LAYOUT_VERSION })));
     return { blobs: blobs.length, bytes, images: chosen.map(exportedImage) };

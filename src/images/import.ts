@@ -13,16 +13,19 @@ import { resolve } from 'node:path';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
 import type { CallContext } from '../context.js';
 import { type EbbtideError, invalidArgument, isAlreadyExists, isNotFound, orAborted } from '../errors.js';
+import { digestOf } from '../model/digest.js';
 import type { StringMap } from '../model/records.js';
 import type { Image } from '../stores/images.js';
 import { fsError } from '../system/system-errors.js';
 import { readArchive } from './archive.js';
+import { addBlobLabels, ingestRef, writeBlob } from './content.js';
 import { checkCount, type Descriptor, MAX_IMAGES } from './documents.js';
 import { Importer, MAX_LISTED } from './importer.js';
 import { openLayout } from './layout.js';
+import { childLabels, MediaType } from './media-types.js';
 import { importName } from './names.js';
 import { type ImageServices, type LeasedContext, type OnProgress, underLease } from './services.js';
-import type { ImageSource } from './source.js';
+import { type ImageSource, INDEX_FILE } from './source.js';
 
 /** How images are imported. */
 export interface ImportOptions {
@@ -33,6 +36,10 @@ export interface ImportOptions {
   baseName?: string | undefined;
   /** The names for an entry, instead of one by `baseName`; an entry without any is left out. */
   names?: ((annotations: StringMap, digest: string) => readonly string[]) | undefined;
+  /** Names for the source's whole index, as an image of its own; its entries need none then. */
+  indexNames?: ((digest: string) => readonly string[]) | undefined;
+  /** Whether layers that `docker save` did not compress are; default not. */
+  compress?: boolean | undefined;
   /** Labels for the images. */
   labels?: StringMap | undefined;
   /**
@@ -43,6 +50,8 @@ export interface ImportOptions {
   artifacts?: boolean | undefined;
   /** Called once, before the images are created, with the entries that were left out. */
   leftOut?: ((entries: readonly LeftOut[]) => void) | undefined;
+  /** Awaited when everything is here, before the images are created, with their targets. */
+  complete?: ((ctx: CallContext, targets: readonly Image['target'][]) => Promise<void>) | undefined;
   /** Limits of archives; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
   /** Called again and again, with what is done. */
@@ -81,6 +90,7 @@ export function importImage(
     checkCount(manifests.length, nameOf(source), MAX_IMAGES);
     const importer = new Importer(services, leased, images, options);
     const wanted = new Map<string, Descriptor>();
+    const indexNames = options.indexNames?.(digestOf(images.document)) ?? [];
     const leftOut: LeftOut[] = [...unusable.values()].map(({ digest, mediaType, error }) => ({
       digest: digest.slice(0, MAX_SHOWN),
       mediaType,
@@ -88,22 +98,40 @@ export function importImage(
     }));
     for (const entry of manifests) {
       const names = namesOf(entry, options);
-      if (names.length === 0) continue;
+      if (names.length === 0 && indexNames.length === 0) continue;
       const why = await importer.add(entry);
       if (why !== undefined) leftOut.push({ digest: entry.digest, mediaType: entry.mediaType, why });
       else for (const name of names) wanted.set(name, entry);
       checkCount(wanted.size, nameOf(source), MAX_IMAGES);
+    }
+    if (indexNames.length > 0) {
+      const index = await storeIndex(services, leased, images);
+      for (const name of indexNames) wanted.set(name, index);
     }
     if (wanted.size === 0) {
       const [damaged] = unusable.values();
       throw damaged?.error ?? nothingToImport(source, options, leftOut);
     }
     if (leftOut.length > 0) options.leftOut?.(leftOut);
+    await options.complete?.(leased, [...wanted.values()].map(targetOf));
     const made: Image[] = [];
     for (const [name, target] of wanted)
       made.push(await putImage(services, leased, name, target, options.labels));
     return made;
   });
+}
+
+/** The index as a blob, which keeps its entries. */
+async function storeIndex(
+  services: ImageServices,
+  ctx: LeasedContext,
+  { document, index }: ImageSource,
+): Promise<Descriptor> {
+  const descriptor = { mediaType: MediaType.ociIndex, digest: digestOf(document), size: document.length };
+  const ref = ingestRef(descriptor.digest);
+  await writeBlob(services, ctx, { ref, descriptor, source: document, name: INDEX_FILE });
+  await addBlobLabels(services, ctx, descriptor.digest, childLabels(index.manifests));
+  return descriptor;
 }
 
 function namesOf({ annotations, digest }: Descriptor, options: ImportOptions): readonly string[] {
@@ -158,9 +186,9 @@ async function open(
   services: ImageServices,
   ctx: LeasedContext,
   source: string | AsyncIterable<Uint8Array>,
-  { limits, progress }: ImportOptions,
+  { limits, progress, compress }: ImportOptions,
 ): Promise<ImageSource> {
-  const archive = { name: nameOf(source), limits, progress };
+  const archive = { name: nameOf(source), limits, progress, compress };
   if (typeof source !== 'string')
     return readArchive(services, ctx, untilAborted(source, ctx.signal), archive);
   const stats = await stat(source).catch((error: unknown) => {
@@ -201,6 +229,10 @@ async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> 
   }
 }
 
+const targetOf = ({ mediaType, digest, size, annotations = {} }: Descriptor): Image['target'] => ({
+  ...{ mediaType, digest, size, annotations },
+});
+
 /** Creates the image or sets its target. */
 async function putImage(
   services: ImageServices,
@@ -209,8 +241,7 @@ async function putImage(
   entry: Descriptor,
   labels: StringMap | undefined,
 ): Promise<Image> {
-  const { mediaType, digest, size, annotations = {} } = entry;
-  const image = { name, target: { mediaType, digest, size, annotations }, ...(labels && { labels }) };
+  const image = { name, target: targetOf(entry), ...(labels && { labels }) };
   const paths = labels === undefined ? ['target'] : ['target', 'labels'];
   try {
     return await services.images.update(ctx, image, ...paths);

@@ -4,7 +4,14 @@
  */
 import { EbbtideError, invalidArgument, notFound, throwIfAborted } from '../errors.js';
 import { addBlobLabels, ingestRef, leaseBlob, writeBlob } from './content.js';
-import { type Descriptor, type Json, parseIndex, parseManifest, readDocument } from './documents.js';
+import {
+  type Descriptor,
+  type Json,
+  MAX_DESCRIPTORS,
+  parseIndex,
+  parseManifest,
+  readDocument,
+} from './documents.js';
 import {
   childLabels,
   isImageManifest,
@@ -17,8 +24,6 @@ import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 import type { ImageSource } from './source.js';
 
-/** Limit on the descriptors that one import reads. */
-const MAX_DESCRIPTORS = 100_000;
 /** Limit on the digests and entries in a message. */
 export const MAX_LISTED = 5;
 

@@ -14,8 +14,9 @@ import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlo
 /** InvalidArgument: the directory has no layout, or one of an unknown version. */
 export async function openLayout(dir: string): Promise<ImageSource> {
   checkLayoutFile(await readSmall(dir, LAYOUT_FILE), dir);
-  const index = parseLayoutIndex(await readSmall(dir, INDEX_FILE), join(dir, INDEX_FILE));
-  return { index, open: (digest) => openBlob(dir, digest) };
+  const document = await readSmall(dir, INDEX_FILE);
+  const index = parseLayoutIndex(document, join(dir, INDEX_FILE));
+  return { index, document, open: (digest) => openBlob(dir, digest) };
 }
 
 export function checkLayoutFile(bytes: Uint8Array, where: string): void {

@@ -64,6 +64,18 @@ export const isNonDistributable = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
   type.startsWith('application/vnd.docker.image.rootfs.foreign.');
 
+/** As containerd names the work on a blob: `layer-sha256:…`. */
+export function workName({ mediaType, digest }: { mediaType: string; digest: string }): string {
+  if (isManifestType(mediaType)) return `manifest-${digest}`;
+  if (isIndexType(mediaType)) return `index-${digest}`;
+  if (isLayerType(mediaType)) return `layer-${digest}`;
+  if (configTypes.has(mediaType)) return `config-${digest}`;
+  return mediaType === 'application/vnd.in-toto+json' ? `attestation-${digest}` : `unknown-${digest}`;
+}
+
+export const isConfigType = (type: string): boolean =>
+  type === MediaType.ociConfig || type === MediaType.dockerConfig;
+
 const imageConfigs: ReadonlySet<string> = new Set([
   MediaType.ociConfig,
   MediaType.dockerConfig,

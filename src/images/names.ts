@@ -12,10 +12,15 @@ const DEFAULT_DOMAIN = 'docker.io';
 const LEGACY_DOMAIN = 'index.docker.io';
 const MAX_NAME_BYTES = 255;
 
-const HOST =
+/** With a port or without. */
+export const HOST =
   /^(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$/;
 const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+export const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+
+/** A path on a registry's host. */
+export const isRepository = (path: string): boolean =>
+  path.length <= MAX_NAME_BYTES && path.split('/').every((component) => COMPONENT.test(component));
 
 interface Reference {
   domain: string;

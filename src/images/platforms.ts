@@ -65,6 +65,14 @@ function normalized({ os, architecture, variant }: Platform): Platform {
   return { os: os.toLowerCase(), architecture: arch, ...(known !== undefined && { variant: known }) };
 }
 
+/** Whether two are one and the same, in any spelling. */
+export const isSamePlatform = (a: Platform, b: Platform): boolean =>
+  platformText(normalized(a)) === platformText(normalized(b));
+
+/** Whether something is for one of the platforms: what names none is for all, and no platforms are all of them. */
+export const isForAny = (platform: Platform | undefined, platforms: readonly Platform[]): boolean =>
+  platform === undefined || platforms.length === 0 || platforms.some((one) => isSamePlatform(one, platform));
+
 /**
  * How well something built for `offered` runs on `wanted`: 0 not at all, higher is better. A processor runs
  * what was built for older variants of it, and 64-bit ones run 32-bit code, which ranks lowest.

@@ -60,7 +60,7 @@ export type OnProgress = (progress: Progress) => void;
 const LEASE_LIFETIME_MS = 24 * 3600 * 1000;
 
 /** What a lease is for: after an interruption it stays if another attempt can resume. */
-export type LeasedWork = 'import' | 'unpack' | 'export' | 'tag';
+export type LeasedWork = 'import' | 'unpack' | 'export' | 'tag' | 'transfer';
 const resumed: readonly LeasedWork[] = ['import', 'unpack'];
 
 /** The context ended the work; its lease stays, so that the next attempt can resume. */

@@ -16,6 +16,8 @@ export interface OpenBlob {
 export interface ImageSource {
   /** Top-level entries with their annotations, in the source's order. */
   index: Index;
+  /** The index itself, as it was written, or would be. */
+  document: Buffer;
   /** A blob that was not written to the store yet; undefined when the source does not have it. */
   open(digest: string): Promise<OpenBlob | undefined>;
 }

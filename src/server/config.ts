@@ -31,7 +31,7 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
-  /** Whether the services Transfer and Streaming are there; default not, while they are unfinished. */
+  /** Whether the services Transfer and Streaming are there; default not. */
   transfer: boolean;
   /** What to retire, by schedule; undefined: nothing. */
   policyFile?: string | undefined;

@@ -54,6 +54,6 @@ function routeOf(
 
 /** Bytes that a call keeps at a time, where known. */
 function keepsOf(impl: MethodImpl): number | undefined {
-  if (impl.kind === 'unary' || impl.kind === 'list') return undefined;
-  return impl.kind === 'stream' ? impl.keepsBytes : 0;
+  if (impl.kind === 'list') return undefined;
+  return impl.kind === 'duplex' ? 0 : impl.keepsBytes;
 }

@@ -13,7 +13,7 @@ import type { Policies } from './policies.js';
 
 /** Declared as methods, whose parameters may be narrower: what is sent conforms to the definition. */
 export type MethodImpl =
-  | { kind: 'unary'; run(request: unknown, call: Call): unknown }
+  | { kind: 'unary'; run(request: unknown, call: Call): unknown; keepsBytes?: number }
   | ListImpl
   | StreamImpl
   | { kind: 'duplex'; run(stream: Duplex<unknown, unknown>, call: Call): Promise<void> };
@@ -49,9 +49,11 @@ export interface MethodCodecs {
   chunks?(result: unknown): Chunks;
 }
 
+/** `keepsBytes`: about so many while it runs; default: as many as its responses have had. */
 export const unary = <Request, Response>(
   run: (request: Request, call: Call) => Promise<Response> | Response,
-): MethodImpl => methodOf({ kind: 'unary', run });
+  keepsBytes?: number,
+): MethodImpl => methodOf({ kind: 'unary', run, ...(keepsBytes !== undefined && { keepsBytes }) });
 
 /**
  * The response is one message with one list, encoded chunk by chunk: `field` is its name, `run` returns the

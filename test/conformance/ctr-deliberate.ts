@@ -11,7 +11,7 @@ export interface MeantDifference {
 }
 
 const transfer = 'through the Transfer service';
-const NO_REGISTRIES = 'the daemon does not fetch from registries; `--local` lets the client do it';
+const registries = 'pull and push through the Transfer service';
 
 export const meantDifferences: Readonly<Record<Release, readonly MeantDifference[]>> = {
   1: [
@@ -39,17 +39,22 @@ export const meantDifferences: Readonly<Record<Release, readonly MeantDifference
       differing: /^(exit [01]|error: invalid argument)$/,
       reason: 'an import that makes no image fails; on containerd it succeeds with nothing',
     },
-    {
-      section: transfer,
-      line: 'ctr images pull --plain-http $REGISTRY/conform/pulled:app >$WORK/said',
-      differing: /^(exit [01]|error: not implemented)$/,
-      reason: NO_REGISTRIES,
-    },
-    {
-      section: transfer,
-      line: 'ctr images ls -q',
-      differing: /\/conform\/pulled:app$/,
-      reason: NO_REGISTRIES,
-    },
+    ...[
+      'ctr images pull --plain-http $REGISTRY/conform/pulled >$WORK/said',
+      'ctr images pull --plain-http localhost:1/conform/pulled:app >$WORK/said',
+    ].map((line) => ({
+      ...{ section: registries, line, differing: /^(ctr: failed to resolve image: |error: )/ },
+      reason:
+        'a malformed reference and a host that cannot be reached have kinds; containerd gives them none',
+    })),
+    ...[
+      `ctr images push --plain-http --user user:wrong $PRIVATE/conform/app:2 example.com/conform/app:app >$WORK/said`,
+      `ctr images push --plain-http $PRIVATE/conform/app:2 example.com/conform/app:app >$WORK/said`,
+      'ctr -n moved images pull --plain-http --user user:wrong $PRIVATE/conform/app:1 >$WORK/said',
+      'ctr -n moved images pull --plain-http $PRIVATE/conform/app:1 >$WORK/said',
+    ].map((line) => ({
+      ...{ section: registries, line, differing: /authorization failed|: 401 Unauthorized$/ },
+      reason: 'a refused login has no kind, and each has its own words',
+    })),
   ],
 };

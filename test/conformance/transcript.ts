@@ -6,6 +6,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DockerRegistry, dockerRegistryMissing } from '../support/docker-registry.js';
 import type { MeantDifference } from './ctr-deliberate.js';
 import type { MadeImages } from './images.js';
 import { errorKind, type LineDifference, lineDifferences, Normaliser } from './normalise.js';
@@ -58,12 +59,20 @@ export async function runTranscript(
       ...{ section: 'events', line: 'ctr events', status: '0' },
       ...{ stdout: session.normaliser.lines(stdout.replace(blobEvents, '$1<digest>"')), stderr: [] },
     });
-    if (release !== '1') results.push(...(await session.run(transferSections)));
+    if (release !== '1') results.push(...(await throughTransfer(session, join(dir, 'private'))));
     return results;
   } finally {
     events.kill('SIGTERM');
     session.close();
   }
+}
+
+/** Each side has a registry of its own to push to. */
+async function throughTransfer(session: Session, dir: string): Promise<StepResult[]> {
+  const missing = dockerRegistryMissing();
+  if (missing !== undefined) throw new Error(missing);
+  await using registry = await DockerRegistry.start(dir, { auth: 'basic' });
+  return await session.run(transferSections, { PRIVATE: registry.host });
 }
 
 /** Variables by which a session runs the ctr of a release. From 2 on it asks the server for what it once did itself, unless told. */
@@ -92,11 +101,11 @@ export class Session {
     };
   }
 
-  async run(parts: readonly Section[]): Promise<StepResult[]> {
+  async run(parts: readonly Section[], also: NodeJS.ProcessEnv = {}): Promise<StepResult[]> {
     const results: StepResult[] = [];
+    const env = { ...this.#env, ...also };
     for (const { title, steps } of parts) {
-      for (const line of steps)
-        results.push(await runStep(title, line, this.#work, this.#env, this.normaliser));
+      for (const line of steps) results.push(await runStep(title, line, this.#work, env, this.normaliser));
     }
     return results;
   }

@@ -18,7 +18,7 @@ const doors: Record<string, [imports: string, types: string]> = {
     'history engine/etcd engine context',
   ],
   server: [
-    'db pictures policy gc images stores engine/schema context backends system model errors',
+    'db pictures policy gc registry images stores engine/schema context backends system model errors',
     'engine/etcd',
   ],
   synth: ['stores engine/schema model errors', 'engine'],
@@ -40,6 +40,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores graph engine/core engine engine/schema context backends model errors', ''],
+  registry: ['images system model errors', 'stores'],
   images: ['stores context backends system model errors', ''],
   stores: ['engine/schema context backends system model errors', 'engine'],
   graph: ['engine system errors', ''],

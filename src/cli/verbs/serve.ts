@@ -35,7 +35,7 @@ export function serve(program: Command): void {
       ).choices(['shared', 'isolated']),
     )
     .option('--policy-file <file>', 'JSON file: what to retire, by schedule (see `ebbtide policy show`)')
-    .option('--transfer', 'serve archives and tags to `ctr` 2.x without --local; unfinished')
+    .option('--transfer', 'serve registries, archives and tags to `ctr` 2.x without --local')
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(
       new Option('--log-level <level>', 'lowest level that is logged (default: info)').choices([

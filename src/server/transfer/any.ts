@@ -15,8 +15,10 @@ export const anyOf = (type: string, message: object): AnyMessage => ({
 export function messageIn<T>(type: string, any: AnyMessage): T {
   if (typeOf(any) !== type)
     throw invalidArgument(`a message of type "${typeOf(any)}" where ${type} is expected`);
+  // An empty one is a list, not bytes.
+  const { buffer, byteOffset, length } = any.value.length === 0 ? Buffer.alloc(0) : any.value;
   try {
-    return codecOf<T>(type).decode(Buffer.from(any.value.buffer, any.value.byteOffset, any.value.length));
+    return codecOf<T>(type).decode(Buffer.from(buffer, byteOffset, length));
   } catch (error) {
     throw invalidArgument(`a message of type ${type} cannot be read: ${(error as Error).message}`);
   }

@@ -9,6 +9,9 @@ export const types = {
   importStream: 'containerd.types.transfer.ImageImportStream',
   exportStream: 'containerd.types.transfer.ImageExportStream',
   progress: 'containerd.types.transfer.Progress',
+  registry: 'containerd.types.transfer.OCIRegistry',
+  authRequest: 'containerd.types.transfer.AuthRequest',
+  authResponse: 'containerd.types.transfer.AuthResponse',
 } as const;
 
 export interface TransferRequest {
@@ -28,6 +31,9 @@ export interface UnpackMessage {
 export interface ImageStoreMessage {
   name: string;
   labels: StringMap;
+  platforms: PlatformMessage[];
+  allMetadata: boolean;
+  manifestLimit: number;
   extraReferences: ImageReference[];
   unpacks: UnpackMessage[];
 }
@@ -41,6 +47,24 @@ export interface ExportStreamMessage {
   allPlatforms: boolean;
   skipCompatibilityManifest: boolean;
   skipNonDistributable: boolean;
+}
+
+export interface RegistryMessage {
+  reference: string;
+  resolver: {
+    authStream: string;
+    headers: StringMap;
+    hostDir: string;
+    defaultScheme: string;
+    httpDebug: number;
+    logsStream: string;
+  } | null;
+}
+export const AuthType = { credentials: 1, refresh: 2, header: 3 } as const;
+export interface AuthResponseMessage {
+  authType: number;
+  secret: string;
+  username: string;
 }
 
 export const platformOf = ({ os, architecture, variant }: PlatformMessage): Platform => ({

@@ -5,6 +5,7 @@ import { invalidArgument, isNotFound } from '../../errors.js';
 import type { Platform } from '../../images/documents.js';
 import { hostPlatform } from '../../images/platforms.js';
 import { resolveManifest } from '../../images/resolve.js';
+import type { OnProgress } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
 import type { Image } from '../../stores/images.js';
 import type { ServiceHost } from '../service.js';
@@ -36,13 +37,13 @@ export function unpacksOf({ db }: ServiceHost, messages: readonly UnpackMessage[
 export async function unpackFor(
   db: DB,
   ctx: CallContext,
-  images: readonly Image[],
+  targets: readonly Image['target'][],
   { platform, snapshotter }: Unpack,
+  progress?: OnProgress,
 ): Promise<void> {
-  const targets = new Map(images.map(({ target }) => [target.digest, target]));
-  for (const target of targets.values()) {
+  for (const target of new Map(targets.map((one) => [one.digest, one])).values()) {
     if (!(await fits(db, ctx, target, platform))) continue;
-    await unpackImage(db, ctx, { target }, snapshotter, { platform });
+    await unpackImage(db, ctx, { target }, snapshotter, { platform, progress });
   }
 }
 

@@ -108,3 +108,23 @@ export const importFrom = (stream: string, fields: object = {}): Message =>
 export const exportTo = (stream: string, fields: object = {}): Message =>
   anyOf('containerd.types.transfer.ImageExportStream', { stream, ...fields });
 export const isData = (message: Message): boolean => typeOf(message) === DATA;
+export const registry = (reference: string, resolver: object = {}): Message =>
+  anyOf('containerd.types.transfer.OCIRegistry', { reference, resolver });
+
+/** Answers a daemon's questions for credentials; what it was asked, in order. */
+export async function answerCredentials(client: TestClient, id: string, answer: object): Promise<string[]> {
+  const asked: string[] = [];
+  const stream = await PeerStream.open(client, id);
+  const listen = async (): Promise<void> => {
+    for (let message = await stream.next(); message !== undefined; message = await stream.next()) {
+      const { host, reference } = messageIn<{ host: string; reference: string }>(
+        'containerd.types.transfer.AuthRequest',
+        message,
+      );
+      asked.push(`${host} ${reference}`);
+      stream.call.write(anyOf('containerd.types.transfer.AuthResponse', answer));
+    }
+  };
+  void listen().catch(() => undefined);
+  return asked;
+}

@@ -2,10 +2,12 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ChunkReader } from '../../../src/backends/archive/chunks.js';
+import { readTar } from '../../../src/backends/archive/tar/tar-reader.js';
 import { exportImages } from '../../../src/images/export.js';
 import { importImage } from '../../../src/images/import.js';
-import { streamOf } from '../../archive/support.js';
-import { Blobs, IMAGE_NAME, named, tarOfFiles } from '../../images/fixtures.js';
+import { streamOf, tarOf } from '../../archive/support.js';
+import { Blobs, dockerSave, IMAGE_NAME, named, tarOfFiles } from '../../images/fixtures.js';
 import { testDB } from '../../support/db.js';
 import { type Message, methodOf, type TestClient } from '../client.js';
 import { code, type World, world } from '../world.js';
@@ -148,16 +150,11 @@ test('what cannot be done as asked is Unimplemented before anything is changed',
   const { client } = await started(t);
   const { tar } = await archive();
   await transferred(client, tar, { extraReferences: [prefix] });
-  const registry = { typeUrl: 'containerd.types.transfer.OCIRegistry', value: Buffer.alloc(0) };
   const one = store({ extraReferences: [{ name: `${BASE}:one` }] });
   const requests: [object, object][] = [
-    [registry, store({ name: 'pulled' })],
-    [one, registry],
-    [importFrom('s'), store({ name: 'index', extraReferences: [prefix] })],
-    [importFrom('s', { forceCompress: true }), store({ extraReferences: [prefix] })],
-    [one, exportTo('s', { skipNonDistributable: true })],
-    [one, exportTo('s', { skipCompatibilityManifest: true })],
-    [one, exportTo('s', { platforms: [host, { os: 'linux', architecture: 'arm' }] })],
+    [importFrom('s'), exportTo('s')],
+    [importFrom('s'), { typeUrl: 'some.other', value: Buffer.alloc(0) }],
+    [one, { typeUrl: '', value: Buffer.alloc(0) }],
     [store({ extraReferences: [prefix] }), exportTo('s')],
   ];
   for (const [source, destination] of requests) {
@@ -165,6 +162,111 @@ test('what cannot be done as asked is Unimplemented before anything is changed',
     assert.equal(got, code.unimplemented, details);
   }
   assert.deepEqual(await names(client), [`${BASE}:one`]);
+});
+
+test('an archive is exported for several platforms, without manifest.json, and without layers that may not be distributed', async (t) => {
+  const { client } = await started(t);
+  const blobs = new Blobs();
+  const arm = { os: 'linux', architecture: 'arm64' };
+  const mips = { os: 'linux', architecture: 'mips' };
+  const images = await Promise.all(
+    [host, arm, mips].map((platform) =>
+      blobs.image([[{ name: platform.architecture, text: '1' }]], { platform }),
+    ),
+  );
+  const foreign = blobs.add(
+    'application/vnd.oci.image.layer.nondistributable.v1.tar',
+    Buffer.from('foreign'),
+  );
+  const [first] = images;
+  const { mediaType } = first!.manifest;
+  const layers = [foreign, ...first!.layers];
+  const manifest = blobs.add(mediaType, { schemaVersion: 2, mediaType, config: first!.config, layers });
+  const index = blobs.index([
+    { ...manifest, platform: host },
+    ...images.slice(1).map((image, i) => ({ ...image.manifest, platform: [arm, mips][i]! })),
+  ]);
+  await transferred(client, await tarOfFiles(blobs.layout([named(index, 'one')])), {
+    extraReferences: [prefix],
+  });
+  const exported = async (options: object): Promise<string[]> => {
+    const output = await PeerStream.open(client, 'out');
+    const received = output.receiveAll(100_000);
+    await client.call('transfer', 'Transfer', {
+      source: store({ extraReferences: [{ name: `${BASE}:one` }] }),
+      destination: exportTo('out', options),
+    });
+    const found: string[] = [];
+    const { bytes } = await received;
+    for await (const entry of readTar(new ChunkReader(streamOf(bytes)))) found.push(entry.name);
+    return found;
+  };
+  const has = (files: string[], { digest }: { digest: string }): boolean =>
+    files.includes(`blobs/${digest.replace(':', '/')}`);
+  const two = await exported({ platforms: [arm, host] });
+  assert.deepEqual(
+    [manifest, foreign, images[1]!.manifest, images[2]!.manifest, index].map((one) => has(two, one)),
+    [true, true, true, false, false],
+  );
+  const single = await exported({ platforms: [arm] });
+  assert.ok(single.includes('manifest.json'));
+  const bare = await exported({ platforms: [arm], skipCompatibilityManifest: true });
+  assert.ok(!bare.includes('manifest.json'));
+  const free = await exported({ allPlatforms: true, skipNonDistributable: true });
+  assert.deepEqual(
+    [index, manifest, foreign].map((one) => has(free, one)),
+    [true, true, false],
+  );
+  const none = {
+    platforms: [
+      { os: 'linux', architecture: 's390x' },
+      { os: 'plan9', architecture: '386' },
+    ],
+  };
+  const output = await PeerStream.open(client, 'none');
+  const source = store({ extraReferences: [{ name: `${BASE}:one` }] });
+  const request = { source, destination: exportTo('none', none) };
+  assert.equal((await client.fails('transfer', 'Transfer', request)).code, code.notFound);
+  assert.equal(await output.end(), code.notFound);
+});
+
+test('the index of an archive becomes an image by its own name, which keeps what it refers to', async (t) => {
+  const { client } = await started(t);
+  const { tar, digest } = await archive();
+  const { failed, events } = await transferred(client, tar, { name: 'whole', extraReferences: [prefix] });
+  assert.equal(failed, undefined);
+  assert.deepEqual(events.slice(1, -1).sort(), [`saved ${BASE}:one`, 'saved whole']);
+  await client.call('images', 'Delete', { name: `${BASE}:one`, sync: true });
+  const { image } = await client.call('images', 'Get', { name: 'whole' });
+  assert.equal(image.target.mediaType, 'application/vnd.oci.image.index.v1+json');
+  const { info } = await client.call('content', 'Info', { digest: image.target.digest });
+  assert.deepEqual(Object.values(info.labels), [digest]);
+  await client.call('content', 'Info', { digest });
+  // Its entries need no name of their own then.
+  const alone = await transferred(client, tar, { name: 'alone' });
+  assert.deepEqual(alone.events, ['Importing', 'saved alone', 'Completed import']);
+});
+
+test('the plain layers of a docker archive are compressed if that is asked for, and unpack', async (t) => {
+  const { client } = await started(t);
+  const blobs = new Blobs();
+  const items = [{ name: 'file', text: 'text'.repeat(50_000) }];
+  const image = await blobs.image([items], { platform: host, plain: true });
+  const tar = await dockerSave(blobs, image, [`${BASE}:one`], [await tarOf(items)]);
+  const input = await PeerStream.open(client, 'in');
+  const sent = input.sendAll(tar);
+  await client.call('transfer', 'Transfer', {
+    source: importFrom('in', { forceCompress: true }),
+    destination: store({ extraReferences: [prefix], unpacks: [{ platform: host, snapshotter: '' }] }),
+  });
+  await sent;
+  const infos = (await client.all('content', 'List', {})).flatMap((message) => message.info);
+  const layer = infos.find(
+    ({ labels }: Message) => labels['containerd.io/uncompressed'] === image.diffIds[0],
+  );
+  assert.ok(layer.size < 10_000 && layer.digest !== image.diffIds[0], `${layer.size}`);
+  const snapshots = await client.all('snapshots', 'List', { snapshotter: 'native' });
+  assert.equal(snapshots.flatMap((message) => message.info).length, 1);
 });
 
 test('a stream belongs to its namespace, has one user, and a name only once', async (t) => {
