@@ -1,5 +1,5 @@
 /**
- * The command's tree: global options and the verbs. Each verb is a file in verbs/, loaded when it is needed.
+ * The command's tree: global options and the verbs. Each verb is a file in verbs/, by the groups of the help, loaded when it is needed.
  */
 import { createRequire } from 'node:module';
 import { Command, Option } from 'commander';
@@ -12,43 +12,43 @@ type Register = (program: Command) => void;
 /** In the order of the help. */
 const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Register>>>>> = {
   'The store:': {
-    init: async () => (await import('./verbs/init.js')).init,
-    serve: async () => (await import('./verbs/serve.js')).serve,
-    doctor: async () => (await import('./verbs/doctor.js')).doctor,
-    check: async () => (await import('./verbs/check.js')).check,
-    verify: async () => (await import('./verbs/verify.js')).verify,
-    backup: async () => (await import('./verbs/backup.js')).backup,
-    restore: async () => (await import('./verbs/restore.js')).restore,
-    compact: async () => (await import('./verbs/compact.js')).compact,
-    hosts: async () => (await import('./verbs/hosts.js')).hosts,
+    init: async () => (await import('./verbs/store/init.js')).init,
+    serve: async () => (await import('./verbs/store/serve.js')).serve,
+    doctor: async () => (await import('./verbs/store/doctor.js')).doctor,
+    check: async () => (await import('./verbs/store/check.js')).check,
+    verify: async () => (await import('./verbs/store/verify.js')).verify,
+    backup: async () => (await import('./verbs/store/backup.js')).backup,
+    restore: async () => (await import('./verbs/store/restore.js')).restore,
+    compact: async () => (await import('./verbs/store/compact.js')).compact,
+    hosts: async () => (await import('./verbs/store/hosts.js')).hosts,
   },
   'Objects:': {
-    import: async () => (await import('./verbs/import.js')).importVerb,
-    export: async () => (await import('./verbs/export.js')).exportVerb,
-    images: async () => (await import('./verbs/images.js')).images,
-    content: async () => (await import('./verbs/content.js')).content,
-    snapshots: async () => (await import('./verbs/snapshots.js')).snapshots,
-    containers: async () => (await import('./verbs/containers.js')).containers,
-    leases: async () => (await import('./verbs/leases.js')).leases,
-    namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
+    import: async () => (await import('./verbs/objects/import.js')).importVerb,
+    export: async () => (await import('./verbs/objects/export.js')).exportVerb,
+    images: async () => (await import('./verbs/objects/images.js')).images,
+    content: async () => (await import('./verbs/objects/content.js')).content,
+    snapshots: async () => (await import('./verbs/objects/snapshots.js')).snapshots,
+    containers: async () => (await import('./verbs/objects/containers.js')).containers,
+    leases: async () => (await import('./verbs/objects/leases.js')).leases,
+    namespaces: async () => (await import('./verbs/objects/namespaces.js')).namespaces,
   },
   'Disk space:': {
-    du: async () => (await import('./verbs/du.js')).du,
-    why: async () => (await import('./verbs/why.js')).why,
-    view: async () => (await import('./verbs/view.js')).view,
-    'export-graph': async () => (await import('./verbs/export-graph.js')).exportGraph,
-    gc: async () => (await import('./verbs/gc.js')).gc,
-    policy: async () => (await import('./verbs/policy.js')).policy,
-    history: async () => (await import('./verbs/history.js')).history,
-    orphans: async () => (await import('./verbs/orphans.js')).orphans,
-    heal: async () => (await import('./verbs/heal.js')).heal,
-    salvage: async () => (await import('./verbs/salvage.js')).salvage,
+    du: async () => (await import('./verbs/disk/du.js')).du,
+    why: async () => (await import('./verbs/disk/why.js')).why,
+    view: async () => (await import('./verbs/disk/view.js')).view,
+    'export-graph': async () => (await import('./verbs/disk/export-graph.js')).exportGraph,
+    gc: async () => (await import('./verbs/disk/gc.js')).gc,
+    policy: async () => (await import('./verbs/disk/policy.js')).policy,
+    history: async () => (await import('./verbs/disk/history.js')).history,
+    orphans: async () => (await import('./verbs/disk/orphans.js')).orphans,
+    heal: async () => (await import('./verbs/disk/heal.js')).heal,
+    salvage: async () => (await import('./verbs/disk/salvage.js')).salvage,
   },
   'Trying it, and the shell:': {
-    demo: async () => (await import('./verbs/demo.js')).demo,
-    synth: async () => (await import('./verbs/synth.js')).synth,
-    schema: async () => (await import('./verbs/schema.js')).schema,
-    completion: async () => (await import('./verbs/completion.js')).completion,
+    demo: async () => (await import('./verbs/shell/demo.js')).demo,
+    synth: async () => (await import('./verbs/shell/synth.js')).synth,
+    schema: async () => (await import('./verbs/shell/schema.js')).schema,
+    completion: async () => (await import('./verbs/shell/completion.js')).completion,
   },
 };
 

@@ -40,7 +40,7 @@ function routeOf(
     decode: codecs?.decodeRequest ?? method.request.decode,
     frame: (message) => frame(message, messageBytes),
     toStatus: (error) => toStatus(error instanceof MessageTooLarge ? resourceExhausted(tooLarge) : error),
-    cost: new CallCost(messageBytes, keepsOf(impl)),
+    cost: new CallCost(messageBytes, keepsOf(impl), impl.kind === 'list' ? LIST_WORK_BYTES : 0),
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
   if (impl.kind === 'list') {
@@ -51,6 +51,9 @@ function routeOf(
   if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
   return duplexRoute(impl.run, wire, observer);
 }
+
+/** What a list has in hand while it goes through the store: its compiled filters, and the records that it has come to. */
+const LIST_WORK_BYTES = 384 * 1024;
 
 /** Bytes that a call keeps at a time, where known. */
 function keepsOf(impl: MethodImpl): number | undefined {

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import type { Mount } from '../../src/backends/contract.js';
 import { canMount, mountAt, unmountAt, withMounts } from '../../src/backends/mounts.js';
 import { Output } from '../../src/cli/output/output.js';
-import { printMounts } from '../../src/cli/verbs/snapshots.js';
+import { printMounts } from '../../src/cli/verbs/objects/snapshots.js';
 import { failsWith, tempDir } from './temp.js';
 
 /** False, with the reason printed, where this process may not mount. */

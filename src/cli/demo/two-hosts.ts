@@ -13,7 +13,7 @@ import { unpackImage } from '../../images/unpack.js';
 import { layout, openDB } from '../../open.js';
 import type { Image } from '../../stores/images.js';
 import { bytes, type Output } from '../output/output.js';
-import { counts } from '../verbs/gc.js';
+import { counts } from '../verbs/disk/gc.js';
 import { createContainer } from './container.js';
 import { diskUsage } from './disk.js';
 

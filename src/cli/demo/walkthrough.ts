@@ -13,7 +13,7 @@ import type { Image } from '../../stores/images.js';
 import { withId } from '../../stores/leases.js';
 import { bytes, duration, type Output } from '../output/output.js';
 import type { Progress } from '../output/progress.js';
-import { counts, printDryRun } from '../verbs/gc.js';
+import { counts, printDryRun } from '../verbs/disk/gc.js';
 import { createContainer } from './container.js';
 import { diskUsage } from './disk.js';
 import { type KeptRow, keptBy } from './kept.js';
