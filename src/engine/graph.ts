@@ -203,7 +203,7 @@ export interface GraphCore {
   edgesOf(id: number): Uint32Array;
   /**
    * `count` ids from `from` on, those below the limit: of each its flags, its number of edges, and target << 2 | kind of each edge in
-   * the order of `edgesOf`; flags and number are 0 where there is no node. For who reads many: one call for all of them.
+   * the order of `edgesOf`; flags and number are 0 where there is no node. For callers that read many: one call for all of them.
    */
   rows(from: number, count: number): Uint32Array;
   /** A shortest path root … id over followable edges at `now`, as ids; undefined when unreachable. */

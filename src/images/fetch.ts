@@ -43,7 +43,7 @@ export interface FetchOptions {
   platforms: readonly Platform[];
   /** Also manifests and configs of the other platforms. */
   allMetadata: boolean;
-  /** The first so many manifests of an index; 0: all. */
+  /** Most manifests that are taken of an index, from its first one on; 0: all. */
   manifestLimit: number;
   /** Blobs under way at once. */
   atOnce: number;

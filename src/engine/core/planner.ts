@@ -199,16 +199,14 @@ export class Planner {
     const { from, relation, to } = splitLink(link);
     const kind = this.#indexer.link(from, relation, to);
     if (kind === undefined) return;
-    // A link that goes has led from a node to a node.
-    const op = present ? GraphOp.add : GraphOp.remove;
-    this.#emitEdge(op, this.#target(from, !present), this.#target(to, !present), kind);
+    this.#emitEdge(present ? GraphOp.add : GraphOp.remove, this.#target(from), this.#target(to), kind);
   }
 
   /** Id of a key's node; makes a dangling one if need be. */
-  #target(key: Key, isNode = false): number {
+  #target(key: Key): number {
     if (!this.#drafts.has(key)) {
       // Most are there and stay as they are: their record need not be read.
-      const id = this.#storage.idOf(key, isNode);
+      const id = this.#storage.idOf(key);
       if (id !== undefined) return id;
     }
     const draft = this.#draft(key);

@@ -117,8 +117,7 @@ export interface Storage {
    * call. Off the calling thread; 1 is allowed where none exists.
    */
   mayExist?(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
-  /** `isNode`: the caller knows that there is a node, as of what a link that is an edge leads to. */
-  idOf(key: Key, isNode?: boolean): number | undefined;
+  idOf(key: Key): number | undefined;
   /** 0 when the counter is unknown. */
   counter(name: Key): number;
   /** Counters at or below a prefix. */

@@ -35,7 +35,7 @@ import { CACHED_BYTES_MAX, RecordCache } from './record-cache.js';
 import type { Room } from './room.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
-import { type Found, find, findId, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
+import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
 import { lastSizeOf } from './tree/table.js';
 import { CommitQueue, type CommitQueueHost } from './wal/commit-queue.js';
 import type { BatchBuilder } from './wal/format.js';
@@ -249,10 +249,10 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return this.#tables.keyOf(id) ?? undefined;
   }
 
-  idOf(key: Key, isNode = false): number | undefined {
+  idOf(key: Key): number | undefined {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
-    return isNode ? findId(this.#dbs, key, this.#isSuperseded) : this.#find(key)?.id;
+    return this.#find(key)?.id;
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {

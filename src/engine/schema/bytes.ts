@@ -194,13 +194,8 @@ export class ByteReader {
     return this.buffer.subarray(start, start + size);
   }
 
-  /** Passes over bytes. */
-  pass(size: number): void {
-    this.skip(size);
-  }
-
   /** Passes over bytes; returns where they begin. */
-  protected skip(size: number): number {
+  skip(size: number): number {
     const start = this.position;
     if (start + size > this.end) throw new DamagedBytes('it ends early');
     this.position = start + size;

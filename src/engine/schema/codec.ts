@@ -97,7 +97,7 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
 }
 
 /**
- * Of a record those fields that are wanted, by their names; for who reads very many records, and needs little of each: the
+ * Of a record those fields that are wanted, by their names; for callers that read very many records, and need little of each: the
  * others are passed over. A stored text has no fields.
  */
 export function decodeFields(node: StoredNode, wanted: ReadonlySet<string>): Fields {
@@ -303,14 +303,14 @@ function skipValue(depth: number): void {
       return;
     case Kind.instant:
       lastInstant = reader.position;
-      reader.pass(INSTANT_BYTES);
+      reader.skip(INSTANT_BYTES);
       return;
     case Kind.bytes:
-      reader.pass(reader.varint());
+      reader.skip(reader.varint());
       return;
     case Kind.packedBytes:
       reader.varint();
-      reader.pass(reader.varint());
+      reader.skip(reader.varint());
       return;
     default:
       // Short.

@@ -84,22 +84,6 @@ export function find(
   return { id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
 }
 
-/** The id of a key that is known to have a node, which is read only where others have that beginning of a digest, too. */
-export function findId(
-  tables: KeyTables,
-  key: Key,
-  isSuperseded: (id: number, key: Key) => boolean,
-): number | undefined {
-  encodeKey(key);
-  if (encodedCut() === 0) return find(tables, key, isSuperseded)?.id;
-  const row = tables.digests.get(encodedBeginning());
-  if (row !== undefined && tables.digests.lastSize === ID_BYTES) {
-    const id = idAt(row, 0);
-    if (id !== INLINE_ID && !isSuperseded(id, key)) return id;
-  }
-  return find(tables, key, isSuperseded)?.id;
-}
-
 /**
  * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: NO_NODE where there is nothing, INLINE_ID
  * where only `find` knows. Nodes are not read: one may have another key whose digest begins alike.
