@@ -63,6 +63,8 @@ class Program {
   readonly errors: string[] = [];
   /** The last failures a fault may cause, and when: for a test that waited for this host in vain. */
   readonly recent: string[] = [];
+  /** What each loop does now, and since when: for the same. */
+  readonly doing: Record<string, string> = {};
 
   constructor(db: DB, options: ProgramOptions) {
     this.#db = db;
@@ -105,6 +107,7 @@ class Program {
     while (!this.#stop) {
       try {
         const choice = this.#below(10);
+        this.doing[writer] = `${new Date().toISOString()} ${choice}, holds ${held.length}`;
         if (choice < 3) await this.#makeGarbage(this.#below(25) === 0 ? BIG : 3);
         else if (choice < 6) {
           const image = `img-${this.#options.name}-${process.pid}-${writer}-${this.#made++}`;
@@ -210,6 +213,7 @@ class Program {
   async #collect(): Promise<void> {
     while (!this.#stop) {
       try {
+        this.doing.collector = new Date().toISOString();
         const { removed } = await this.#db.garbageCollect();
         const count = Object.values(removed).reduce((sum, n) => sum + n, 0);
         if (count > 0) this.runs++;
@@ -228,6 +232,12 @@ class Program {
     const engine = this.#db.engine as EtcdEngine;
     await engine.confirm();
     return dumpOf(engine);
+  }
+
+  /** How far the mirror has come. */
+  get mirror(): string {
+    const { etcdRevision, revision } = this.#db.engine as EtcdEngine;
+    return `revision ${etcdRevision} of etcd, ${revision} here`;
   }
 
   verify(): string[] {
@@ -269,7 +279,7 @@ async function main(): Promise<void> {
   });
   const program = new Program(db, options);
   for await (const word of createInterface({ input: process.stdin })) {
-    const { ops, runs, removed, failures, errors, recent } = program;
+    const { ops, runs, removed, failures, errors, recent, doing, mirror } = program;
     if (word === 'start') program.start();
     else if (word === 'stop') await program.stop();
     else if (word === 'collect') {
@@ -285,7 +295,7 @@ async function main(): Promise<void> {
       await db.close();
       break;
     }
-    say({ did: word, ops, runs, removed, failures, recent, errors: errors.splice(0) });
+    say({ did: word, ops, runs, removed, failures, recent, doing, mirror, errors: errors.splice(0) });
   }
   process.exit(0);
 }

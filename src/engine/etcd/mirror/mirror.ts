@@ -156,19 +156,14 @@ export class Mirror {
     void this.#reload();
   }
 
-  /** Gives up a stream that may hang. */
-  nudge(): void {
-    this.#watch?.restart();
-  }
-
   // -------------------------------------------------------------------------------------------------- waiting
 
   /** Resolves when everything up to `revision` is here. */
   async reach(revision: number, signal?: AbortSignal): Promise<void> {
     if (this.revision >= revision && this.#loading === undefined) return;
-    const { requestTimeoutMs } = this.#client.settings;
     // A stream that says nothing for so long may hang with its member.
-    const nudge = setInterval(() => this.nudge(), Math.min(requestTimeoutMs, 2000));
+    const silenceMs = Math.min(this.#client.settings.requestTimeoutMs, 2000);
+    const nudge = setInterval(() => this.#watch?.restartIfSilent(silenceMs), silenceMs / 4);
     let giveUp = (): void => undefined;
     try {
       await new Promise<void>((resolve, reject) => {

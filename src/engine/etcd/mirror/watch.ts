@@ -38,7 +38,8 @@ export class Watch {
   #backoffMs = BACKOFF_MIN_MS;
   #timer: NodeJS.Timeout | undefined;
   #ended = false;
-  #created = false;
+  /** performance.now() when the watch began or sent something last; undefined until it has begun. */
+  #heard: number | undefined;
 
   constructor(client: EtcdClient, after: number, listener: WatchListener) {
     this.#client = client;
@@ -47,9 +48,12 @@ export class Watch {
     void this.#open();
   }
 
-  /** Gives the stream up, which may hang, and asks another member. */
-  restart(): void {
-    if (this.#ended || this.#timer !== undefined) return;
+  /**
+   * Gives the stream up if it has said nothing for `ms`, as one does whose member hangs, and asks another member. One that
+   * has not begun is left alone: its beginning has limits of its own, and on a slow link takes longer than `ms`.
+   */
+  restartIfSilent(ms: number): void {
+    if (this.#heard === undefined || performance.now() - this.#heard < ms) return;
     this.#client.rotate();
     this.#drop();
     this.#later();
@@ -65,7 +69,7 @@ export class Watch {
     const stream = this.#stream;
     this.#stream = undefined;
     this.#fragments = [];
-    this.#created = false;
+    this.#heard = undefined;
     try {
       stream?.cancel();
     } catch {
@@ -108,7 +112,7 @@ export class Watch {
     stream.on('end', lost);
     stream.write(this.#client.watchRequest(this.#delivered + 1));
     setTimeout(() => {
-      if (isCurrent() && !this.#created) lost();
+      if (isCurrent() && this.#heard === undefined) lost();
     }, CREATE_MS).unref();
   }
 
@@ -119,6 +123,7 @@ export class Watch {
   }
 
   #receive(response: IWatchResponse): void {
+    this.#heard = performance.now();
     if (response.canceled) {
       const compacted = Number(response.compact_revision) > 0;
       this.#drop();
@@ -131,10 +136,7 @@ export class Watch {
       }
       return;
     }
-    if (response.created) {
-      this.#created = true;
-      return;
-    }
+    if (response.created) return;
     this.#backoffMs = BACKOFF_MIN_MS;
     for (const { type, kv } of response.events) {
       const deleted = type === 'Delete';
