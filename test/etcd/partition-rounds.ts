@@ -2,6 +2,7 @@
  * Rounds of partitions, run by partitions.test.ts in a network of its own: three members and two hosts in a network
  * namespace each. What is cut off gets no signal: connections stay open and packets vanish.
  */
+import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { eventually } from './hosts.js';
 import { Network } from './network.js';
@@ -74,6 +75,22 @@ const faults: Faults = {
     network.plug(place!);
   },
 };
+
+test('given a member that is behind, when it is asked for a revision that it lacks, then another one answers', async (t) => {
+  const behind = await follower();
+  const leader = await cluster.leader();
+  const writer = cluster.client('', [leader.url]);
+  const reader = cluster.client('', [behind.url, leader.url]);
+  network.cut(behind.place, placesBut(behind));
+  t.after(() => {
+    network.heal(behind.place, placesBut(behind));
+    writer.close();
+    reader.close();
+  });
+  const { revision } = await writer.txn([], [{ put: 'ahead', value: 'x' }]);
+  const { kvs } = await reader.range('ahead', { revision, serializable: true });
+  assert.equal(kvs.length, 1);
+});
 
 test(`given a network of their own, when each partition comes ${ROUNDS} times, then nothing is lost`, (t) =>
   inRounds(t, world, faults));

@@ -239,10 +239,10 @@ export class Cluster {
     };
   }
 
-  /** A plain client, for looking from outside. */
-  client(prefix = ''): EtcdClient {
+  /** A plain client, for looking from outside; of all members unless told. */
+  client(prefix = '', hosts: readonly string[] = this.urls): EtcdClient {
     const tls = this.#tls && { tls: this.#tls };
-    const settings = { hosts: this.urls, prefix, hostId: 'looker', requestTimeoutMs: 3000, ...tls };
+    const settings = { hosts: [...hosts], prefix, hostId: 'looker', requestTimeoutMs: 3000, ...tls };
     return new EtcdClient(etcdSettings(settings));
   }
 

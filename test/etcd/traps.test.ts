@@ -188,6 +188,57 @@ test('given a unit that was never decided, when its host is gone, then nothing o
   assert.equal((await client.range('sys/unit/', { end: 'sys/unit0' })).count, 0);
 });
 
+test('given a host that is taken for dead while it stages a unit, when what it staged is gone, then it stages again', async (t) => {
+  const etcd = cluster.config();
+  const other = await open(t, { ...etcd, hostId: 'b' });
+  const host = await open(t, { ...etcd, hostId: 'a' });
+  const client = cluster.client(etcd.prefix);
+  t.after(() => client.close());
+  const txn = host.client.txn.bind(host.client);
+  let dropped = 0;
+  // As another host drops it that looked at the gate just before.
+  t.mock.method(host.client, 'txn', async (...args: Parameters<typeof txn>) => {
+    const result = await txn(...args);
+    if (args[1].some((op) => 'put' in op && op.put === 'sys/gate') && dropped++ === 0)
+      await client.txn([], [{ del: 'sys/unit/', end: 'sys/unit0' }]);
+    return result;
+  });
+  await host.update((tx) => {
+    for (let i = 0; i < 200; i++) tx.put(image(`again${i}`), { size: i });
+  });
+  // The first unit was not decided and was taken back, the second was.
+  assert.equal(dropped, 4);
+  await other.confirm();
+  assert.equal(all(other).length, 200);
+});
+
+test('given a host that does not see its own gate, when it writes a unit, then it is refused and others go on', {
+  timeout: 60_000,
+}, async (t) => {
+  const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
+  t.after(() => proxy.close());
+  const etcd = cluster.config();
+  const limits = { requestTimeoutMs: 300, operationTimeoutMs: 5_000 };
+  const host = await open(t, { ...etcd, ...limits, hosts: [proxy.url], hostId: 'a' });
+  const other = await open(t, { ...etcd, hostId: 'b' });
+  const watch = t.mock.method(host.client, 'watchStream', () => Promise.reject(new Error('no watch')));
+  proxy.reset();
+  const unit = host.update((tx) => {
+    for (let i = 0; i < 200; i++) tx.put(image(`blind${i}`), { size: i });
+  });
+  const outcome = assert.rejects(unit, assertKind('Unavailable'));
+  await eventually('the gate is closed', async () => (await other.client.range('sys/gate')).count > 0);
+  await other.update((tx) => tx.put(image('other'), { size: 1 }));
+  await outcome;
+  watch.mock.restore();
+  await host.update((tx) => tx.put(image('later'), { size: 1 }));
+  await other.confirm();
+  assert.deepEqual(
+    all(other).map(([key]) => key),
+    [image('later'), image('other')],
+  );
+});
+
 test('given more than 1.5 MiB, when it is a transaction, then it is whole; when it is one value, then it is refused', async (t) => {
   const etcd = cluster.config();
   const engine = await open(t, etcd);

@@ -92,7 +92,10 @@ export class World {
       RESUME_MS,
     ).catch(async (error: Error) => {
       const reports = await Promise.all(this.hosts.map((host) => host.ask('hello')));
-      throw new Error(`${error.message}; ${new Date().toISOString()}: ${JSON.stringify(reports, null, 1)}`);
+      const { kvs, revision } = await this.#client.range('sys/', { end: 'sys0' });
+      const keys = kvs.map(({ key, mod, value }) => `${mod} ${key} ${value.subarray(0, 200)}`);
+      const story = JSON.stringify({ reports, revision, keys }, null, 1);
+      throw new Error(`${error.message}; ${new Date().toISOString()}: ${story}`);
     });
     const ms = performance.now() - since;
     this.times.push(ms);

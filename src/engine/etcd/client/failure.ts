@@ -49,6 +49,8 @@ const rules: readonly Rule[] = [
   {
     match: /required revision is a future revision/,
     kind: 'FailedPrecondition',
+    // A member that is behind lacks what the others have.
+    elsewhere: true,
     remedy: 'read a revision that exists',
   },
   {

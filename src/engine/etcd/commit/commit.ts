@@ -105,12 +105,28 @@ export class Committer {
       await this.#insist([own], [{ del: Sys.gate }]).catch(() => undefined);
     };
     try {
-      await this.#mirror.reach(revision, signal);
+      if (await this.#hasSeen(revision, signal)) return { revision, open };
     } catch (error) {
       await open();
       throw error;
     }
-    return { revision, open };
+    await open();
+    return undefined;
+  }
+
+  /**
+   * Whether the mirror comes to the revision of a gate in the time that a request may take. All hosts wait as long as a
+   * gate stands, and it stands as long as its host lives: one that does not see its own takes it away.
+   */
+  async #hasSeen(revision: number, signal: AbortSignal | undefined): Promise<boolean> {
+    const late = AbortSignal.timeout(this.#client.settings.requestTimeoutMs);
+    try {
+      await this.#mirror.reach(revision, signal === undefined ? late : AbortSignal.any([signal, late]));
+      return true;
+    } catch (error) {
+      if (late.aborted && signal?.aborted !== true) return false;
+      throw error;
+    }
   }
 
   /** The gate as etcd has it, waited for until it is gone; finishes a unit whose host does not. */
@@ -122,7 +138,7 @@ export class Committer {
       const gate = kvs[0] && parseGate(kvs[0]);
       if (gate === undefined) return;
       if (gate.state === 'flipped' && performance.now() - since > HELP_AFTER_MS) {
-        await this.#applyUnit(gate, await fetchUnit(this.#client, gate, 0));
+        await this.#applyUnit(gate, await fetchUnit(this.#client, gate));
       } else {
         await this.#mirror.gateChange(200);
       }
@@ -311,8 +327,7 @@ export class Committer {
       const session = await this.#session.current();
       opened = await this.#putGate(id, chunks.length, session, signal);
       if (opened === undefined) return undefined;
-      await this.#mirror.reach(opened, signal);
-      if (isStale()) return undefined;
+      if (!(await this.#hasSeen(opened, signal)) || isStale()) return undefined;
       const decided = await this.#flip(tx, plan, extra, id, chunks.length, opened, session);
       if (decided === undefined) return undefined;
       const gate: Gate = { id, state: 'flipped', create: opened, mod: decided, chunks: chunks.length };
@@ -385,6 +400,8 @@ export class Committer {
       const compares: Compare[] = [
         { key: Sys.gate, is: 'modified at', revision: opened },
         hostCompare(this.#client, session),
+        // Another host may have taken this one for dead, and what it staged away.
+        { key: Sys.unit(id) + chunkName(0), is: 'present' },
         // The mirror knows what was read, but not these.
         ...[...tx.handedOut].map(([counter, handed]) => this.#parts.counters.compare(counter, handed)),
       ];
@@ -415,11 +432,15 @@ export class Committer {
     await this.#insist([decided], [{ del: Sys.gate }, { del: dir, end: prefixEnd(dir) }]);
   }
 
+  /** Takes what a unit has staged away, all at once, unless the unit has come to the gate. */
   async #dropStage(id: string): Promise<void> {
     const dir = Sys.unit(id);
-    const { kvs } = await this.#client.range(Sys.gate);
-    if (kvs[0] !== undefined && parseGate(kvs[0])?.id === id) return;
-    await this.#insist([], [{ del: dir, end: prefixEnd(dir) }]);
+    for (;;) {
+      const { kvs, revision } = await this.#client.range(Sys.gate);
+      if (kvs[0] !== undefined && parseGate(kvs[0])?.id === id) return;
+      const still: Compare = { key: Sys.gate, is: 'unchanged since', revision };
+      if (await this.#insist([still], [{ del: dir, end: prefixEnd(dir) }])) return;
+    }
   }
 
   /** Removes what hosts that died have staged and never decided. */

@@ -47,12 +47,14 @@ export function parseGate(kv: KeyValue): Gate | undefined {
   }
 }
 
-/** The changes a unit stages, as they are at a revision. */
-export async function fetchUnit(client: EtcdClient, gate: Gate, revision: number): Promise<StagedChange[]> {
+/** The changes a unit stages, as they are at a revision; undefined: now. */
+export async function fetchUnit(client: EtcdClient, gate: Gate, revision?: number): Promise<StagedChange[]> {
   const dir = Sys.unit(gate.id);
   const changes: StagedChange[] = [];
   for (let n = 0; n < gate.chunks; n++) {
-    const { kvs } = await client.range(dir + chunkName(n), { revision, serializable: true });
+    // Any member that has the revision knows what it was then; what is there now, only the leader.
+    const serializable = revision !== undefined;
+    const { kvs } = await client.range(dir + chunkName(n), { revision, serializable });
     if (kvs[0] === undefined) throw unavailable(`part ${n} of transaction ${gate.id} is missing in etcd`);
     changes.push(...parseStaged(kvs[0].value));
   }
