@@ -40,7 +40,7 @@ for (const entry of FILES) {
     const file = fileURLToPath(new URL(`../${name}.test.js`, import.meta.url));
     const pick = only === undefined ? [] : [`--test-name-pattern=${only}`];
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const child = spawn(process.execPath, ['--test', '--test-reporter=tap', ...pick, file], {
+    const child = spawn(process.execPath, ['--test-reporter=tap', ...pick, file], {
       env: { ...env, EBBTIDE_TEST_ETCD: cluster.urls.join(',') },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

@@ -3,7 +3,7 @@
  * power loss at that moment may have left it (unflushed writes dropped, torn or out of order, names not synced lost),
  * and the store in it is opened.
  *
- * Moments: EBBTIDE_POWERLOSS_POINTS (default 40; 0 is all of them); seed: EBBTIDE_POWERLOSS_SEED (default: the
+ * Moments: EBBTIDE_POWERLOSS_POINTS (default 24; 0 is all of them); seed: EBBTIDE_POWERLOSS_SEED (default: the
  * clock, printed). The threads' own order is not in the seed: EBBTIDE_POWERLOSS_KEEP=1 keeps the recording and the
  * states that were not in order, and prints where.
  */
@@ -18,7 +18,7 @@ import { Disk, type Flush } from './disk.js';
 import { type Expected, type Mark, Promised } from './plan.js';
 import { buildRecorder, type Recording, record } from './record.js';
 
-const points = Number(process.env.EBBTIDE_POWERLOSS_POINTS ?? 40);
+const points = Number(process.env.EBBTIDE_POWERLOSS_POINTS ?? 24);
 const seed = Number(process.env.EBBTIDE_POWERLOSS_SEED ?? Date.now() % 1_000_000);
 const keep = process.env.EBBTIDE_POWERLOSS_KEEP !== undefined;
 const OPERATIONS = 12;

@@ -1,6 +1,6 @@
 /**
  * Randomised schedules of writers beside collections; see scheduler.ts for how one seed gives one schedule. The number of
- * schedules is EBBTIDE_SCHEDULES (default 1,200), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
+ * schedules is EBBTIDE_SCHEDULES (default 500), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
  * `node dist/test/schedules/main.js --seed N --count 1` replays it.
  */
 import assert from 'node:assert/strict';
@@ -11,12 +11,12 @@ import { marks } from './marks.js';
 import { type Mutation, mutations } from './mutations.js';
 import { type Outcome, schedule } from './schedule.js';
 
-const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 1200);
+const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 500);
 const FIRST = Number(process.env.EBBTIDE_SEED ?? 1);
 /** Each so many-th schedule compares the graph with the records after every commit. */
 const VERIFIED = 4;
 /** Schedules that come by every mark. */
-const MARKS_FROM = 900;
+const MARKS_FROM = 375;
 /** Schedules after which a missing protection must have shown. */
 const MUTATION_MAX = 3000;
 
@@ -102,7 +102,7 @@ for (const mutation of mutations) {
 
 test('given a schedule, when each of its backend calls fails, one at a time, then all pass', async (t) => {
   let run = 0;
-  for (const seed of [11, 12, 13]) {
+  for (const seed of [11, 13]) {
     const core = seed === 13 ? loaded : 'wasm';
     const whole = await schedule(seed, { core, fault: { call: 0, when: 'before' } });
     for (let call = 1; call <= whole.calls; call++) {
