@@ -14,8 +14,9 @@ export interface World {
   connect(namespace?: string): TestClient;
 }
 
-export async function world(t: TestContext, given: GivenOptions = {}): Promise<World> {
-  const root = join(await tempDir(t, 'ebbtide-server-'), 'root');
+/** `base`: where its root is made; a directory of its own unless told. */
+export async function world(t: TestContext, given: GivenOptions = {}, base?: string): Promise<World> {
+  const root = join(base ?? (await tempDir(t, 'ebbtide-server-')), 'root');
   const options = daemonOptions(root, {}, { gc: 'on-request', logLevel: 'fatal', ...given });
   const daemon = await Daemon.start(options);
   const clients: TestClient[] = [];

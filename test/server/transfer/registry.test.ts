@@ -4,6 +4,7 @@ import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { smallDisk } from '../../environment/small-disk.js';
 import { Blobs, type MadeImage, named, tarOfFiles } from '../../images/fixtures.js';
 import { FakeRegistry, type Trick } from '../../registry/registry.js';
 import { layer } from '../../registry/support.js';
@@ -266,6 +267,49 @@ test('given a pull that waits for its registry, when the client cancels it, then
   while ((await client.call('leases', 'List')).leases.length > 0) await sleep(10);
   await leftNothing(client);
 });
+
+for (const kind of ['ext4', 'tmpfs'] as const) {
+  for (const what of ['bytes', 'inodes'] as const) {
+    test(`given ${kind} that has no ${what} left in the middle of a pull, then it is Unavailable, nothing stays, and later it succeeds`, async (t) => {
+      const disk = await smallDisk(t, kind, what);
+      if (disk === undefined) return;
+      const { client } = await world(t, { transfer: true, snapshotters: 'native' }, disk.path);
+      const blobs = new Blobs();
+      const image = await blobs.image([layer(2_000_000), layer(3000)], { platform: host });
+      const at = await FakeRegistry.start(t, blobs, { 1: image.manifest });
+      // A layer's file is there before its first byte comes.
+      const when = what === 'bytes' ? image.layers[0]!.digest : '/manifests/';
+      let full = false;
+      at.trick = (request, response, { path }) => {
+        if (full || !path.includes(when)) return false;
+        full = true;
+        disk.fill();
+        at.serve(request, response);
+        return true;
+      };
+      const reference = `${at.host}/app:1`;
+      const unpacks = [{ platform: host, snapshotter: 'native' }];
+      const pull = () => transferred(client, registry(reference, plain), store({ name: reference, unpacks }));
+      const { failed } = await pull();
+      assert.equal(failed?.code, code.unavailable, failed?.details);
+      assert.match(failed?.details ?? '', /no space left|ENOSPC/i);
+      assert.match(failed?.details ?? '', new RegExp(disk.path));
+      assert.deepEqual((await client.call('images', 'List')).images, []);
+      disk.free();
+      // The store looks at its disk now and then.
+      const probe = { name: 'probe' };
+      while (
+        await client.call('namespaces', 'Create', { namespace: probe }).then(
+          () => false,
+          () => true,
+        )
+      )
+        await sleep(20);
+      await leftNothing(client);
+      assert.equal((await pull()).failed, undefined);
+    });
+  }
+}
 
 test('given more pulls at once than the daemon has places for, then those beyond are refused, and others follow when some end', async (t) => {
   const { client } = await started(t);
