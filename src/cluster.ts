@@ -12,8 +12,8 @@ import { emptyStats, type GCStats } from './gc/stats.js';
 import { BackendSweeper } from './gc/sweep/backend-sweeper.js';
 import type { BackendItem } from './gc/sweep/orphan-candidates.js';
 import { orphanLimits } from './gc/sweep/orphan-guard.js';
-import { messageOf } from './gc/sweep/sweep.js';
 import { Guards, type Release } from './stores/guards.js';
+import { isOfSystem, messageOf } from './system/system-errors.js';
 
 /** Lock of the host that collects. */
 const COLLECTOR = 'scheduler.v1';
@@ -186,7 +186,7 @@ export class Cluster {
     try {
       await sweeper.survey(false);
     } catch (error) {
-      if (!isFailedPrecondition(error) || this.#closed) throw error;
+      if (!isFailedPrecondition(error) || isOfSystem(error) || this.#closed) throw error;
       // The guard has logged it. Another survey may see a complete tree again.
       this.#sweepLater(REFUSED_AGAIN_MS);
       return;

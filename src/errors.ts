@@ -135,10 +135,11 @@ export const isAlreadyExists = (error: unknown): boolean => isKind(error, 'Alrea
 /** Whether it is an error of this kind, of any copy of the package. */
 export const isFailedPrecondition = (error: unknown): boolean => isKind(error, 'FailedPrecondition');
 
-/** Prefixes an error with a message; the kind stays the cause's. */
+/** Prefixes an error with a message; the kind stays the cause's, and so do object and remedy unless there are others. */
 export function wrap(message: string, cause: unknown, details: ErrorDetails = {}): EbbtideError {
   const text = cause instanceof Error ? cause.message : String(cause);
-  return new EbbtideError(kindOf(cause), `${message}: ${text}`, { ...details, cause });
+  const { object, remedy }: Partial<EbbtideError> = cause instanceof EbbtideError ? cause : {};
+  return new EbbtideError(kindOf(cause), `${message}: ${text}`, { object, remedy, ...details, cause });
 }
 
 /** A value that is there whenever the code around is right: its absence is an internal error, whatever a caller did. */

@@ -3,11 +3,10 @@ import { EbbtideError } from '../errors.js';
 
 /** FailedPrecondition: content exists and is damaged; for writers of its digest it counts as absent. */
 export class DamagedContent extends EbbtideError {
-  constructor(digest: string, text: string, cause?: unknown) {
+  constructor(digest: string, text: string) {
     super('FailedPrecondition', `content "${digest}" is damaged: ${text}`, {
       object: digest,
       remedy: 'import or fetch it again; `ebbtide check` lists all that is damaged',
-      cause,
     });
   }
 }

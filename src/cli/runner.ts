@@ -14,7 +14,7 @@ import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
-import { messageOf } from '../system/system-errors.js';
+import { meant, messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
@@ -313,7 +313,7 @@ async function guarded(
     await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
-    process.exitCode = report(advised(error, command), options.json);
+    process.exitCode = report(advised(meant(error), command), options.json);
     // The store is closed; only a read that nothing can end may keep the process.
     if (abort.signal.aborted) setTimeout(() => process.kill(process.pid, stoppedBy), STUCK_MS).unref();
   } finally {
@@ -329,7 +329,8 @@ const STUCK_MS = 500;
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Prints an error: one sentence with its remedy, or a line of JSON. Returns the exit code. */
-export function report(error: unknown, isJson = false): number {
+export function report(thrown: unknown, isJson = false): number {
+  const error = meant(thrown);
   const kind = kindOf(error);
   const message = messageOf(error);
   const { object, remedy }: Partial<EbbtideError> = error instanceof EbbtideError ? error : {};

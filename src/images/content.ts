@@ -12,6 +12,7 @@ import {
 } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import { copy, openWriter, type SeekableSource, type Source } from '../stores/content/content-helpers.js';
+import { isOfSystem } from '../system/system-errors.js';
 import type { ImageServices, LeasedContext } from './services.js';
 import { unended } from './services.js';
 
@@ -69,7 +70,7 @@ export async function writeBlob(
     const digest = expected === '' ? writer.digest() : expected;
     return { digest, size: (await services.content.info(ctx, digest)).size };
   } catch (error) {
-    const isWrong = !observed.failed && isFailedPrecondition(error);
+    const isWrong = !observed.failed && isFailedPrecondition(error) && !isOfSystem(error);
     // While the writer has the ref, so that it is nobody else's ingest.
     if (isWrong || incoming.dropsUnfinished)
       await services.content.abort(unended(ctx), ref).catch(ignoreNotFound);
@@ -166,7 +167,7 @@ async function sizeOf(
     if (size > 0) await reader.read(Buffer.alloc(1), size - 1);
     return size;
   } catch (error) {
-    if (isNotFound(error) || isFailedPrecondition(error)) return undefined;
+    if (isNotFound(error) || (isFailedPrecondition(error) && !isOfSystem(error))) return undefined;
     throw error;
   }
 }

@@ -4,7 +4,7 @@
  */
 import { constants, type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { invalidArgument } from '../errors.js';
+import { EbbtideError, invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
 import { fsError, isAbsent } from '../system/system-errors.js';
 import { type Index, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
@@ -33,16 +33,20 @@ export const parseLayoutIndex = (bytes: Uint8Array, name: string): Index =>
 
 async function readSmall(dir: string, name: string): Promise<Buffer> {
   const path = join(dir, name);
-  const file = await openFile(path);
-  if (file === undefined) {
-    throw refusal(dir, await readdir(dir), `${dir} is not an OCI image layout: it has no ${name}`);
+  const opened = await openFile(path);
+  if (opened === undefined) {
+    throw refusal(
+      dir,
+      await readable(dir, () => readdir(dir)),
+      `${dir} is not an OCI image layout: it has no ${name}`,
+    );
   }
+  const { file, size } = opened;
   try {
-    const { size } = await file.stat();
     if (size > MAX_DOCUMENT_BYTES) {
       throw invalidArgument(`${path} is larger than ${MAX_DOCUMENT_BYTES} bytes`, { object: path });
     }
-    return await file.readFile();
+    return await readable(path, () => file.readFile());
   } finally {
     await file.close();
   }
@@ -50,26 +54,36 @@ async function readSmall(dir: string, name: string): Promise<Buffer> {
 
 async function openBlob(dir: string, digest: string): Promise<OpenBlob | undefined> {
   const { algorithm, hex } = parseDigest(digest);
-  const file = await openFile(join(dir, 'blobs', algorithm, hex));
-  if (file === undefined) return undefined;
-  const { size } = await file.stat();
+  const path = join(dir, 'blobs', algorithm, hex);
+  const opened = await openFile(path);
+  if (opened === undefined) return undefined;
+  const { file, size } = opened;
   const source = {
     read: async (buffer: Uint8Array, position: number) =>
-      (await file.read(buffer, 0, buffer.length, position)).bytesRead,
+      (await readable(path, () => file.read(buffer, 0, buffer.length, position))).bytesRead,
   };
   return { source, size, close: () => file.close() };
 }
 
 /** Undefined when it does not exist. A pipe or device in its place is an error, not a wait. */
-async function openFile(path: string): Promise<FileHandle | undefined> {
-  let file: FileHandle;
+async function openFile(path: string): Promise<{ file: FileHandle; size: number } | undefined> {
+  let file: FileHandle | undefined;
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = await file.stat();
+    if (!stats.isFile()) throw invalidArgument(`${path} is not a regular file`, { object: path });
+    return { file, size: stats.size };
   } catch (error) {
+    await file?.close();
     if (isAbsent(error)) return undefined;
+    throw error instanceof EbbtideError ? error : fsError('read', path, error);
+  }
+}
+
+async function readable<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
     throw fsError('read', path, error);
   }
-  if ((await file.stat()).isFile()) return file;
-  await file.close();
-  throw invalidArgument(`${path} is not a regular file`, { object: path });
 }

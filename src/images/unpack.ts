@@ -10,7 +10,6 @@ import type { ArchiveLimits } from '../backends/archive/limits.js';
 import { eachLimit } from '../backends/files.js';
 import type { CallContext } from '../context.js';
 import {
-  EbbtideError,
   invalidArgument,
   isAlreadyExists,
   isKind,
@@ -275,15 +274,12 @@ class Unpacker {
         progress: progress && ((done) => this.#report(layer, done)),
       });
     } catch (error) {
-      throw wrap(`cannot unpack layer ${name}`, error, { object: name, remedy: remedyOf(error) });
+      throw wrap(`cannot unpack layer ${name}`, error, { object: name });
     } finally {
       await reader.close();
     }
   }
 }
-
-const remedyOf = (error: unknown): string | undefined =>
-  error instanceof EbbtideError ? error.remedy : undefined;
 
 function layersOf(manifest: Manifest, diffIds: readonly string[]): Layer[] {
   const { config, layers } = manifest;

@@ -5,6 +5,7 @@
  */
 import type { Metadata } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
+import { meant } from '../system/system-errors.js';
 import { status } from './messages/status-codes.js';
 import { type Codec, codecOf } from './schema.js';
 
@@ -49,8 +50,9 @@ export const deadlineStatus: CallStatus = {
   details: 'context deadline exceeded',
 };
 
-export function statusOf(error: unknown): CallStatus {
-  if (error instanceof StatusError) return { code: error.code, details: error.message };
+export function statusOf(thrown: unknown): CallStatus {
+  if (thrown instanceof StatusError) return { code: thrown.code, details: thrown.message };
+  const error = meant(thrown);
   const kind = kindOf(error);
   const message = error instanceof Error ? error.message : String(error);
   return { code: codes[kind], details: asContainerdSays(kind, message) };
@@ -102,7 +104,8 @@ const DOMAIN = 'ebbtide';
 const INFO_TYPE = 'google.rpc.ErrorInfo';
 
 /** With the object and the remedy of the error as google.rpc details: for the methods of our own service. */
-export function detailedStatusOf(error: unknown): CallStatus {
+export function detailedStatusOf(thrown: unknown): CallStatus {
+  const error = meant(thrown);
   const { code, details } = statusOf(error);
   const plain = { code, details: error instanceof Error ? error.message : details };
   if (!(error instanceof EbbtideError)) return plain;

@@ -63,6 +63,16 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
+/**
+ * Whether an error came from the system, whatever kind it was given: a disk that is read-only fails a precondition, too, and
+ * breaks no rule of ours. Of what a daemon sends there is the text only, which begins with the code as Node writes it.
+ */
+export function isOfSystem(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 32; at = at.cause, depth++)
+    if (errnoOf(at) !== undefined) return true;
+  return error instanceof Error && /(^|: )E[A-Z]{2,}: /.test(error.message);
+}
+
 /** ENOENT: the path, or one of its parents, does not exist. */
 export const isAbsent = (error: unknown): boolean => errnoOf(error) === 'ENOENT';
 
@@ -85,6 +95,23 @@ export function fsError(what: string, path: string, cause: unknown): EbbtideErro
     remedy: meaning?.remedy ?? inner?.remedy,
     cause,
   });
+}
+
+/**
+ * The last word on an error, where it leaves the program: one of the system that nobody has given a kind gets it here. That a
+ * path is missing or in the way says nothing about the caller's object.
+ */
+export function meant(error: unknown): unknown {
+  if (kindOf(error) !== 'Unknown') return error;
+  for (let at = error, depth = 0; at instanceof Error && depth < 32; at = at.cause, depth++) {
+    const code = errnoOf(at) ?? '';
+    const meaning = meanings[code];
+    if (meaning === undefined || isAbsent(at) || code === 'EEXIST' || meaning.kind === 'Unknown') continue;
+    const { object, remedy = meaning.remedy }: Partial<EbbtideError> =
+      error instanceof EbbtideError ? error : {};
+    return new EbbtideError(meaning.kind, (error as Error).message, { object, remedy, cause: error });
+  }
+  return error;
 }
 
 /** What went wrong, in one line, for logs and removal reports. */

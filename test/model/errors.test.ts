@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DamagedContent } from '../../src/backends/damaged.js';
 import * as errors from '../../src/errors.js';
+import { meant } from '../../src/system/system-errors.js';
 
 const { EbbtideError, errorKinds, isNotFound, kindOf, notFound, OutcomeUnknown, wrap } = errors;
 
@@ -47,4 +48,36 @@ test('given a second copy of the package, then its errors are recognised', async
   assert.equal(kindOf(new Error('outer', { cause: foreign })), 'NotFound');
   assert.ok(new copy.OutcomeUnknown('x') instanceof OutcomeUnknown);
   assert.ok(!(foreign instanceof OutcomeUnknown));
+});
+
+test('given an error that is wrapped, then object and remedy are its cause’s, unless there are others', () => {
+  const cause = notFound('x', { object: 'o', remedy: 'r' });
+  const parts = (error: InstanceType<typeof EbbtideError>) => [error.kind, error.object, error.remedy];
+  assert.deepEqual(parts(wrap('reading', cause)), ['NotFound', 'o', 'r']);
+  assert.deepEqual(parts(wrap('reading', cause, { object: 'p', remedy: 's' })), ['NotFound', 'p', 's']);
+});
+
+test('given an error of the system that nobody has given a kind, when it leaves the program, then it has one, and a remedy', () => {
+  const system = (code: string) => Object.assign(new Error(`${code}: so the disk says`), { code });
+  for (const [code, kind] of [
+    ['EIO', 'Unavailable'],
+    ['ENOSPC', 'Unavailable'],
+    ['EROFS', 'FailedPrecondition'],
+  ] as const) {
+    const inner = wrap('cannot look', system(code), { object: 'o' });
+    for (const error of [meant(system(code)), meant(inner), meant(new Error('x', { cause: system(code) }))]) {
+      assert.ok(error instanceof EbbtideError);
+      assert.equal(error.kind, kind);
+      assert.ok(error.remedy);
+    }
+    assert.equal((meant(inner) as InstanceType<typeof EbbtideError>).object, 'o');
+  }
+  // It says nothing about what the caller named, and what has a kind keeps it.
+  for (const error of [
+    system('ENOENT'),
+    system('EEXIST'),
+    new Error('x'),
+    notFound('x', { cause: system('EIO') }),
+  ])
+    assert.equal(meant(error), error);
 });

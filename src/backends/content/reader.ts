@@ -36,7 +36,7 @@ export class FileReader implements BlobReader {
       await handle?.close();
       if (isAbsent(error))
         throw notFound(`content ${digest} does not exist`, { object: digest, cause: error });
-      if (['ELOOP', 'ENXIO'].includes(errnoOf(error) ?? '')) throw noFile(digest, path, error);
+      if (['ELOOP', 'ENXIO'].includes(errnoOf(error) ?? '')) throw noFile(digest, path);
       throw error instanceof DamagedContent ? error : fsError('open', path, error);
     }
   }
@@ -97,5 +97,5 @@ export class FileReader implements BlobReader {
   }
 }
 
-const noFile = (digest: string, path: string, cause?: unknown): DamagedContent =>
-  new DamagedContent(digest, `${path} is not a regular file`, cause);
+const noFile = (digest: string, path: string): DamagedContent =>
+  new DamagedContent(digest, `${path} is not a regular file`);

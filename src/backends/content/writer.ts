@@ -225,8 +225,8 @@ export class FileWriter implements BackendWriter {
   async #verify(size: number, expected: string): Promise<string> {
     const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
-    // Of an open file: no disk is asked.
-    const stored = fstatSync(handle.fd).size;
+    // Of an open file: no disk is asked, but a file system of the network may be.
+    const { size: stored } = await this.#onFile('look at', async () => fstatSync(handle.fd));
     if ((size > 0 && size !== stored) || stored !== offset) {
       throw failedPrecondition(`unexpected commit size ${stored}, expected ${size > 0 ? size : offset}`, {
         object: this.ref,

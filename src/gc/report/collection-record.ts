@@ -4,8 +4,8 @@
  */
 import { type ErrorKind, kindOf } from '../../errors.js';
 import { formatTimestamp, type Instant } from '../../model/time.js';
+import { messageOf } from '../../system/system-errors.js';
 import type { Counts, GCStats } from '../stats.js';
-import { messageOf } from '../sweep/sweep.js';
 
 /** An object that a collection removed. */
 export interface RemovedName {

@@ -5,6 +5,7 @@
  */
 import { yieldToEventLoop } from '../../backends/files.js';
 import { throwIfAborted } from '../../errors.js';
+import { messageOf } from '../../system/system-errors.js';
 import { orphanCandidate } from '../report/dry-run.js';
 import type { Candidate, Counts } from '../stats.js';
 import { type BackendName, CONTENT_BACKEND, type DirtyFlags, type SweepWork } from './dirty.js';
@@ -12,14 +13,7 @@ import type { GuardLimits } from './mass-guard.js';
 import { type BackendItem, OrphanCandidates } from './orphan-candidates.js';
 import { type OrphanGuard, orphansOf, type Surveyed } from './orphan-guard.js';
 import { type Survey, surveyContent, surveySnapshotter, type VisitOrphan } from './survey.js';
-import {
-  emptyReport,
-  type InFlight,
-  isUnnamed,
-  messageOf,
-  type SweepHost,
-  type SweepReport,
-} from './sweep.js';
+import { emptyReport, type InFlight, isUnnamed, type SweepHost, type SweepReport } from './sweep.js';
 import { sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
 

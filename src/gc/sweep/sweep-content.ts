@@ -6,9 +6,10 @@
  * waits for one writer while it delays others.
  */
 import { yieldToEventLoop } from '../../backends/files.js';
-import { isFailedPrecondition, isNotFound } from '../../errors.js';
+import { isNotFound } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
 import { blobGuard, ingestGuard } from '../../stores/guards.js';
+import { messageOf } from '../../system/system-errors.js';
 import { ingestBytes } from '../report/dry-run.js';
 import { count } from '../stats.js';
 import type { SweepWork } from './dirty.js';
@@ -19,8 +20,8 @@ import {
   emptyReport,
   type InFlight,
   IngestNames,
+  isRefusal,
   MAX_SWEEP_ERRORS,
-  messageOf,
   ORPHAN_NAMES_MAX,
   type SweepHost,
   type SweepReport,
@@ -169,7 +170,7 @@ class ContentSweep {
       this.report.bytes += size;
       this.#named('content', [digest]);
     } catch (error) {
-      if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'blob', digest });
+      if (isRefusal(error)) this.report.refused.push({ kind: 'blob', digest });
       else if (!isNotFound(error)) this.#failed(digest, messageOf(error));
     }
   }
@@ -192,7 +193,7 @@ class ContentSweep {
           this.report.bytes += bytes;
           this.#named('ingest', [ref]);
         } catch (error) {
-          if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'ingest', ref });
+          if (isRefusal(error)) this.report.refused.push({ kind: 'ingest', ref });
           else if (!isNotFound(error)) this.#failed(ref, messageOf(error));
         }
       });

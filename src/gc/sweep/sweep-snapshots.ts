@@ -5,8 +5,9 @@
  * A snapshot that cannot be removed keeps its ancestors, and nothing else: siblings and other trees go on.
  */
 import type { RemovalReport, SnapshotterBackend } from '../../backends/contract.js';
-import { isFailedPrecondition, isKind, isNotFound } from '../../errors.js';
+import { isKind, isNotFound } from '../../errors.js';
 import { snapshotGuard } from '../../stores/guards.js';
+import { messageOf } from '../../system/system-errors.js';
 import { count } from '../stats.js';
 import type { SweepWork } from './dirty.js';
 import { LoopPacer } from './loop-pacer.js';
@@ -14,9 +15,9 @@ import type { OrphanCandidates } from './orphan-candidates.js';
 import {
   emptyReport,
   type InFlight,
+  isRefusal,
   isSnapshotNamed,
   MAX_SWEEP_ERRORS,
-  messageOf,
   ORPHAN_NAMES_MAX,
   type SweepHost,
   type SweepReport,
@@ -185,7 +186,7 @@ class SnapshotSweep {
       return Outcome.done;
     } catch (error) {
       if (isNotFound(error)) return Outcome.done;
-      if (isFailedPrecondition(error)) {
+      if (isRefusal(error)) {
         this.#host.log('info', 'a snapshot was not removed: the snapshotter says it is in use', {
           snapshotter: this.#snapshotter,
           name,

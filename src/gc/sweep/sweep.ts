@@ -17,8 +17,10 @@ import {
   SEPARATOR,
   snapshotKey,
 } from '../../engine/schema/keys.js';
+import { isFailedPrecondition } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
 import type { Guards } from '../../stores/guards.js';
+import { isOfSystem } from '../../system/system-errors.js';
 import type { Counts } from '../stats.js';
 import type { BackendItem } from './orphan-candidates.js';
 
@@ -100,9 +102,8 @@ export const emptyReport = (): SweepReport => ({
   orphanNames: [],
 });
 
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
+/** Whether the backend says that an item has to stay: in use, or with a child. What the system refuses is a failure. */
+export const isRefusal = (error: unknown): boolean => isFailedPrecondition(error) && !isOfSystem(error);
 
 /** Names of all namespaces, in key order. */
 export function namespaces(engine: Engine): string[] {

@@ -2,7 +2,7 @@
  * Pulls an image from a registry: resolves its name, fetches what the destination wants of it, unpacks it, and names it, in this
  * order, so that an image which has a name is whole. Called by transfer.ts.
  */
-import { EbbtideError, type ErrorDetails, wrap } from '../../errors.js';
+import { wrap } from '../../errors.js';
 import { fetchImage } from '../../images/fetch.js';
 import { BlobProgress } from './blob-progress.js';
 import { checkReferences } from './image-names.js';
@@ -24,7 +24,7 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
     leased(t, async (ctx) => {
       reporter.report({ event: `Resolving from ${label}` });
       const resolved = await client.resolve().catch((error: unknown) => {
-        throw wrap('failed to resolve image', error, detailsOf(error));
+        throw wrap('failed to resolve image', error);
       });
       const target = { ...resolved, annotations: {} };
       const names = namesIn(store, target.digest);
@@ -53,6 +53,3 @@ export async function pull(t: Transfer, source: RegistryMessage, store: ImageSto
     }),
   );
 }
-
-const detailsOf = (error: unknown): ErrorDetails =>
-  error instanceof EbbtideError ? { object: error.object, remedy: error.remedy } : {};
