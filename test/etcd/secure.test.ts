@@ -12,10 +12,11 @@ import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from '../support/db.js';
+import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
 
-const open = (etcd: EtcdConfig): Promise<EtcdEngine> =>
-  openEtcdEngine({ indexer: suiteIndexer, graph: createGraph(), etcd });
+const open = (etcd: EtcdConfig, warn: (text: string) => void = () => undefined): Promise<EtcdEngine> =>
+  openEtcdEngine({ indexer: suiteIndexer, graph: createGraph(), etcd, warn });
 
 /** A certificate authority with a server's and a client's certificate. */
 async function certificates(t: TestContext): Promise<string> {
@@ -91,6 +92,26 @@ test('given etcd with users, when a host gives the right password, then it works
   assert.deepEqual(await engine.view((tx) => tx.get(key('images', 'ns', 'a'))), { size: 1 });
   const unlock = await engine.locks.lock('l');
   await unlock();
+
+  // What a user may not do now and then is no sign that etcd has lost something.
+  const proxy = await LoopbackProxy.start(cluster.urls[0]!);
+  t.after(() => proxy.close());
+  const warnings: string[] = [];
+  const warned = await open({ ...config, hosts: [proxy.url], hostId: 'warned' }, (text) =>
+    warnings.push(text),
+  );
+  t.after(() => warned.close());
+  const role = (...args: string[]) => cluster.etcdctl('--user', 'root:r00t', 'role', ...args);
+  role('revoke-permission', '--prefix=true', 'tree', 'mine/');
+  proxy.reset();
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  role('grant-permission', '--prefix=true', 'tree', 'readwrite', 'mine/');
+  await engine.update((tx) => tx.put(key('images', 'ns', 'b'), { size: 2 }));
+  assert.deepEqual(await warned.view((tx) => tx.get(key('images', 'ns', 'b'))), { size: 2 });
+  assert.deepEqual(
+    warnings.filter((text) => /compacted/.test(text)),
+    [],
+  );
 
   const failures = [
     { ...config, password: 'wr0ng-word' },

@@ -8,8 +8,8 @@ import { EbbtideError, type ErrorKind } from '../../../errors.js';
 export class EtcdFailure extends EbbtideError {
   /** The call may have taken effect all the same. */
   readonly ambiguous: boolean;
-  /** The revision asked for is gone. */
-  readonly compacted: boolean;
+  /** etcd does not have the revision asked for: compacted, or it was set back to an earlier state. */
+  readonly lacksRevision: boolean;
   /** Another member may do better. */
   readonly elsewhere: boolean;
 
@@ -20,14 +20,14 @@ export class EtcdFailure extends EbbtideError {
   ) {
     super(kind, message, { remedy: traits.remedy });
     this.ambiguous = traits.ambiguous ?? false;
-    this.compacted = traits.compacted ?? false;
+    this.lacksRevision = traits.lacksRevision ?? false;
     this.elsewhere = traits.elsewhere ?? false;
   }
 }
 
 interface FailureTraits {
   ambiguous: boolean;
-  compacted: boolean;
+  lacksRevision: boolean;
   elsewhere: boolean;
 }
 
@@ -43,12 +43,13 @@ const rules: readonly Rule[] = [
   {
     match: /required revision has been compacted/,
     kind: 'FailedPrecondition',
-    compacted: true,
+    lacksRevision: true,
     remedy: 'read the current revision',
   },
   {
     match: /required revision is a future revision/,
     kind: 'FailedPrecondition',
+    lacksRevision: true,
     // A member that is behind lacks what the others have.
     elsewhere: true,
     remedy: 'read a revision that exists',

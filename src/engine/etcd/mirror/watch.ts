@@ -86,8 +86,7 @@ export class Watch {
       await this.#client.range(Sys.head, { revision: this.#delivered, keysOnly: true });
       stream = await this.#client.watchStream();
     } catch (error) {
-      // Compacted, or of the future: etcd was set back to an earlier state.
-      if (error instanceof EtcdFailure && error.kind === 'FailedPrecondition' && !this.#ended) {
+      if (error instanceof EtcdFailure && error.lacksRevision && !this.#ended) {
         this.#ended = true;
         this.#listener.compacted();
       } else this.#later();
