@@ -14,7 +14,7 @@ import type { LeaseOwner, Why } from './gc/report/why.js';
 import type { MountRecord } from './model/records.js';
 import { type Instant, parseTimestamp } from './model/time.js';
 import { scanRecords } from './stores/common.js';
-import { dropMount } from './stores/mounts.js';
+import { dropMount } from './stores/mounts/records.js';
 
 /** A host that shares the tree. */
 export interface HostInfo {

@@ -28,7 +28,7 @@ import type {
   UpdateHow,
 } from './stores/host.js';
 import { LastUse } from './stores/last-use.js';
-import { MountManager } from './stores/mounts.js';
+import { MountManager } from './stores/mounts/manager.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 

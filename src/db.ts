@@ -45,7 +45,7 @@ import type { ContentStore } from './stores/content/content.js';
 import type { EventsPublisher, StoreHost } from './stores/host.js';
 import { ImageStore } from './stores/images.js';
 import { LeaseManager } from './stores/leases.js';
-import type { MountManager } from './stores/mounts.js';
+import type { MountManager } from './stores/mounts/manager.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';

@@ -1,6 +1,6 @@
 /**
  * The directory in which mounts are activated: `<directory>/<activation>/<number>` is the mount point of one mount. Called by
- * the mount manager (stores/mounts.ts). Which activations there should be, its records say; this knows what is mounted.
+ * the mount manager (stores/mounts/manager.ts). Which activations there should be, its records say; this knows what is mounted.
  *
  * Everything is reached through the descriptor of the directory, and nothing outside of it is ever unmounted: a name is
  * taken for an activation only if it has the form of one, and mounts are told apart by the kernel's ids. Directories are removed

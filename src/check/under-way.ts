@@ -2,7 +2,7 @@
 import type { InFlightHost } from '../gc/sweep/backend-sweeper.js';
 import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
-import type { MountManager } from '../stores/mounts.js';
+import type { MountManager } from '../stores/mounts/manager.js';
 import type { Findings } from './findings.js';
 
 /** What a check is looking at. */

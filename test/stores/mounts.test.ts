@@ -7,13 +7,14 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import type { Mount } from '../../src/backends/contract.js';
 import { mountAt, unmountAt } from '../../src/backends/mounts.js';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
 import { mountKey } from '../../src/engine/schema/keys.js';
-import { type ErrorKind, isKind } from '../../src/errors.js';
+import { EbbtideError, type ErrorKind, isKind, OutcomeUnknown } from '../../src/errors.js';
 import { layout } from '../../src/open.js';
 import { testDB } from '../support/db.js';
 import { tempDir } from '../support/temp.js';
@@ -411,5 +412,138 @@ test(
     assert.equal(mounted().length, 1);
     await Promise.allSettled([db.mounts.deactivate(ctx, 'm'), activate(), db.garbageCollect()]);
     assert.equal(mounted().length, (await db.mounts.list(ctx)).length);
+  },
+);
+
+// ----------------------------------------------------------------------------------------------------------- failures
+
+test(
+  'given a failing disk or commit, when mounts are activated, then it fails and nothing is left',
+  asRoot,
+  async (t) => {
+    const { db, root, directory, mounted, activations } = await place(t);
+    const low = directory('low');
+    const activate = (ctx_ = ctx) =>
+      db.mounts.activate(ctx_, 'm', [bind(low), bind(low)], { temporary: true });
+    const nothing = () =>
+      assert.deepEqual([mounted(), activations(), recordOf(db, 'm')], [[], [], undefined]);
+    const { engine } = db;
+    const update = engine.update.bind(engine);
+    const failAt = (call: number, error: Error, isMade: boolean): void => {
+      let calls = 0;
+      engine.update = (async (...args: Parameters<typeof update>) => {
+        if (++calls !== call) return update(...args);
+        if (isMade) await update(...args);
+        throw error;
+      }) as typeof engine.update;
+    };
+    for (const call of [1, 2]) {
+      failAt(call, new EbbtideError('Unavailable', 'the disk is full'), false);
+      await assert.rejects(activate(), kind('Unavailable', /disk is full/));
+      nothing();
+    }
+    // Whether it was made is not known, and seen afterwards.
+    failAt(2, new OutcomeUnknown('who knows'), true);
+    await assert.rejects(activate(), kind('Unavailable', /who knows/));
+    engine.update = update;
+    assert.equal((await db.mounts.info(ctx, 'm')).active.length, 2);
+    await db.garbageCollect();
+    nothing();
+    failAt(2, new OutcomeUnknown('who knows'), false);
+    await assert.rejects(activate(), kind('Unavailable', /who knows/));
+    engine.update = update;
+    assert.equal(mounted().length, 2);
+    // The name is not in use: nothing was promised.
+    await activate();
+    await db.mounts.deactivate(ctx, 'm');
+    await db.garbageCollect();
+    nothing();
+    const cancelled = { ...ctx, signal: AbortSignal.abort() };
+    await assert.rejects(activate(cancelled));
+    nothing();
+
+    await db.close();
+    sys.mount('tmpfs', layout.mounts(root), 'tmpfs', 0, 'nr_inodes=3');
+    const full = await testDB(t, { root, engine: 'lmdb' });
+    await assert.rejects(
+      full.mounts.activate(ctx, 'm', [bind(low), bind(low)], { temporary: true }),
+      kind('Unavailable', /ENOSPC/),
+    );
+    assert.deepEqual([mounted(), activations(), recordOf(full, 'm')], [[layout.mounts(root)], [], undefined]);
+  },
+);
+
+/** Opens the store of a root in another process, and runs a body there. */
+function elsewhere(root: string, how: readonly string[], body: string): string {
+  const open = fileURLToPath(new URL('../../src/open.js', import.meta.url));
+  const script = `
+    const { openDB } = await import(${JSON.stringify(open)});
+    const db = await openDB({ root: ${JSON.stringify(root)}, snapshotters: ['native'], log: () => {} });
+    const ctx = { namespace: 'ns1' };
+    ${body}
+    await db.close();`;
+  const [command = '', ...args] = [...how, process.execPath, '--input-type=module', '-e', script];
+  const { stdout, stderr, status } = spawnSync(command, args);
+  assert.equal(status, 0, stderr.toString());
+  return stdout.toString();
+}
+
+test(
+  'given no right to mount, when mounts are activated, then it is refused by name and nothing is left',
+  asRoot,
+  async (t) => {
+    const { db, root, directory, activations } = await place(t);
+    const low = directory('low');
+    await db.close();
+    const said = elsewhere(
+      root,
+      ['setpriv', '--bounding-set=-sys_admin', '--inh-caps=-sys_admin'],
+      `const mounts = [{ type: 'bind', source: ${JSON.stringify(low)}, options: ['rbind'] }];
+    const error = await db.mounts.activate(ctx, 'm', mounts, { temporary: true }).catch((error) => error);
+    console.log(error.kind, error.message, (await db.mounts.list(ctx)).length);`,
+    );
+    assert.match(said, /^FailedPrecondition .*EPERM.* 0\n$/);
+    assert.deepEqual(activations(), []);
+  },
+);
+
+test(
+  'given a mount of another mount namespace, when collected, then it stays while that lives, and its record goes afterwards',
+  asRoot,
+  async (t) => {
+    const { db, root, directory, mounted, activations } = await place(t);
+    const low = directory('low');
+    await db.leases.create(ctx, { id: 'l' });
+    await db.mounts.activate({ ...ctx, lease: 'l' }, 'here', [bind(low)], { temporary: true });
+    await db.close();
+    const said = elsewhere(
+      root,
+      ['unshare', '--mount', '--propagation', 'private'],
+      `await db.garbageCollect();
+    const before = (await db.mounts.list(ctx)).map(({ name }) => name);
+    const mounts = [{ type: 'bind', source: ${JSON.stringify(low)}, options: ['rbind'] }];
+    await db.mounts.activate({ ...ctx, lease: 'l' }, 'there', mounts, { temporary: true });
+    console.log(JSON.stringify([before, (await db.mounts.list(ctx)).map(({ name }) => name)]));`,
+    );
+    assert.deepEqual(JSON.parse(said), [['here'], ['here', 'there']]);
+    assert.deepEqual([mounted().length, activations().length], [1, 2]);
+    const again = await testDB(t, { root, engine: 'lmdb' });
+    const { findings } = await again.check({}, { graph: false });
+    assert.deepEqual(
+      findings.map(({ kind, object, severity }) => [kind, object, severity]),
+      [['mount-missing', 'there', 'leftover']],
+    );
+    await again.garbageCollect();
+    assert.deepEqual(
+      (await again.mounts.list(ctx)).map(({ name }) => name),
+      ['here'],
+    );
+    assert.deepEqual([mounted().length, activations().length], [1, 1]);
+    mkdirSync(join(layout.mounts(root), '00000000000000ff'));
+    const { findings: orphans } = await again.check({}, { graph: false });
+    assert.deepEqual(
+      orphans.map(({ kind, object }) => [kind, object]),
+      [['mount-orphan', '00000000000000ff']],
+    );
   },
 );

@@ -4,7 +4,7 @@
  */
 import { failedPrecondition, notImplemented } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
-import type { Activation } from '../../stores/mounts.js';
+import type { Activation } from '../../stores/mounts/records.js';
 import type { Call } from '../call.js';
 import { isOwner } from '../connections/peer.js';
 import { mountMessage, mountOf, timestampOf } from '../messages/convert.js';

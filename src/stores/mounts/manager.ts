@@ -9,11 +9,11 @@
  * A collection removes records that no lease, label or back reference keeps; its sweep unmounts them.
  */
 import { randomBytes } from 'node:crypto';
-import type { Mount } from '../backends/contract.js';
-import { checkMountable, isPlaceAlive, type MountPoints, mountPlace } from '../backends/mount-points.js';
-import { type CallContext, requireNamespace } from '../context.js';
-import type { Key, Reader, Transaction } from '../engine/contract.js';
-import { checkComponent, key, leaf, mountKey, namespaceOf } from '../engine/schema/keys.js';
+import type { Mount } from '../../backends/contract.js';
+import { checkMountable, type MountPoints, mountPlace } from '../../backends/mount-points.js';
+import { type CallContext, requireNamespace } from '../../context.js';
+import type { Key, Reader } from '../../engine/contract.js';
+import { checkComponent, key, leaf, mountKey, namespaceOf } from '../../engine/schema/keys.js';
 import {
   alreadyExists,
   type EbbtideError,
@@ -22,39 +22,21 @@ import {
   notImplemented,
   OutcomeUnknown,
   unavailable,
-} from '../errors.js';
-import { adaptLabels, parseFilters } from '../model/filters.js';
-import { compactMap, copyMap, validateLabels } from '../model/labels.js';
-import type { ActiveMountFields, MountFields, MountRecord, StringMap } from '../model/records.js';
-import { type Instant, now } from '../model/time.js';
-import { messageOf } from '../system/system-errors.js';
-import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from './common.js';
-import { mountGuard, mountNameGuard } from './guards.js';
-import type { StoreHost } from './host.js';
-import { addToLease, unlinkFromLease } from './lease-context.js';
-import { Pace } from './listing.js';
-import { type MountedBefore, type PlannedMount, planActivation, transformed } from './mount-transforms.js';
-import { beginWrite } from './write-scope.js';
-
-/** A mount that the manager has mounted. */
-export interface ActiveMount extends Mount {
-  /** Where. */
-  mountPoint: string;
-  /** When. */
-  mountedAt: Instant;
-}
-
-/** Mounts that are active under a name. */
-export interface Activation {
-  /** Unique in the namespace. */
-  name: string;
-  /** What is mounted, in order. */
-  active: ActiveMount[];
-  /** What is left to the caller: these mounts, in order, give the file system. */
-  system: Mount[];
-  /** Labels by key; those of back references decide how long it lives. */
-  labels: StringMap;
-}
+} from '../../errors.js';
+import { adaptLabels, parseFilters } from '../../model/filters.js';
+import { compactMap, validateLabels } from '../../model/labels.js';
+import type { ActiveMountFields, MountRecord, StringMap } from '../../model/records.js';
+import { now } from '../../model/time.js';
+import { messageOf } from '../../system/system-errors.js';
+import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from '../common.js';
+import { mountGuard, mountNameGuard } from '../guards.js';
+import type { StoreHost } from '../host.js';
+import { addToLease } from '../lease-context.js';
+import { Pace } from '../listing.js';
+import { beginWrite } from '../write-scope.js';
+import { type Activation, activationOf, dropMount, fieldsOf, isGone, isOwn } from './records.js';
+import { leftovers, sweepMounts } from './sweep.js';
+import { type MountedBefore, type PlannedMount, planActivation, transformed } from './transforms.js';
 
 /** How mounts are activated. */
 export interface ActivateOptions {
@@ -156,7 +138,7 @@ export class MountManager {
         const name = leaf(k);
         const adapt = ([field, ...path]: readonly string[]) =>
           field === 'name' ? name : field === 'labels' ? adaptLabels(record.labels, path) : undefined;
-        if (this.#isOwn(record) && matches(adapt)) found.push(activationOf(this.#points, name, record));
+        if (isOwn(this.#host, record) && matches(adapt)) found.push(activationOf(this.#points, name, record));
         if (pace.isOver) await pace.pass();
       }
       return found;
@@ -168,39 +150,13 @@ export class MountManager {
    * an unmount by somebody else. Activations under way are left alone. Returns what went wrong, as one line each. Called when a
    * daemon starts, and by collections.
    */
-  async sweep(): Promise<string[]> {
-    const points = this.#host.mountPoints;
-    if (points === undefined || this.#host.engine.isReadOnly) return [];
-    const errors: string[] = [];
-    const attempt = async (what: string, fn: () => unknown): Promise<void> => {
-      try {
-        await fn();
-      } catch (error) {
-        errors.push(`${what}: ${messageOf(error)}`);
-      }
-    };
-    await attempt('mounts', async () => {
-      for (const [k, record] of this.#gone(points)) {
-        await attempt(leaf(k), () => this.#forget(k, record, points));
-      }
-      for (const directory of this.#unnamed(points)) {
-        await attempt(directory, () => this.#removeUnnamed(directory, points));
-      }
-    });
-    return errors;
+  sweep(): Promise<string[]> {
+    return sweepMounts(this.#host);
   }
 
   /** What a sweep would put right now: keys of records, and directories of what is mounted without one. */
   leftovers(): { gone: Key[]; unnamed: string[] } {
-    const points = this.#host.mountPoints;
-    if (points === undefined) return { gone: [], unnamed: [] };
-    const isIdle = (directory: string): boolean => {
-      const free = this.#host.guards.tryAcquire(mountGuard(directory));
-      free?.();
-      return free !== undefined;
-    };
-    const gone = this.#gone(points).filter(([, { directory }]) => isIdle(directory));
-    return { gone: gone.map(([k]) => k), unnamed: this.#unnamed(points).filter(isIdle) };
+    return leftovers(this.#host);
   }
 
   // ------------------------------------------------------------------------------------------------------- activation
@@ -209,7 +165,7 @@ export class MountManager {
   async #enter({ ctx, key: k, begun, points }: ActivateCall): Promise<void> {
     const stale = await this.#host.update(ctx, (tx) => {
       const known = readRecord<MountRecord>(tx, k);
-      if (known !== undefined && !(this.#isOwn(known) && isGone(points, known))) {
+      if (known !== undefined && !(isOwn(this.#host, known) && isGone(points, known))) {
         throw alreadyExists(`mount "${leaf(k)}" already exists`, { object: leaf(k) });
       }
       ensureNamespace(tx, namespaceOf(k));
@@ -271,60 +227,6 @@ export class MountManager {
     }
   }
 
-  // ------------------------------------------------------------------------------------------------------------ sweep
-
-  *#records(): Generator<[Key, MountRecord]> {
-    for (const entry of scanRecords<MountRecord>(this.#host.engine, key('mounts'))) {
-      if (this.#isOwn(entry[1])) yield entry;
-    }
-  }
-
-  /** Records whose mounts are not there. */
-  #gone(points: MountPoints): [Key, MountRecord][] {
-    return [...this.#records()].filter(([, record]) => isGone(points, record));
-  }
-
-  /** Directories without a record. Listed first: what is listed has its record by now, is being made, or never will have one. */
-  #unnamed(points: MountPoints): string[] {
-    const unnamed = new Set(points.list());
-    for (const [, { directory }] of this.#records()) unnamed.delete(directory);
-    return [...unnamed];
-  }
-
-  async #forget(k: Key, record: MountRecord, points: MountPoints): Promise<void> {
-    const free = this.#host.guards.tryAcquire(mountGuard(record.directory));
-    // It is being activated, or deactivated.
-    if (free === undefined) return;
-    try {
-      const isForgotten = await this.#host.update({}, (tx) => {
-        const known = readRecord<MountRecord>(tx, k);
-        if (known?.directory !== record.directory || !isGone(points, known)) return false;
-        dropMount(tx, k, known);
-        return true;
-      });
-      if (!isForgotten) return;
-      this.#host.log('warn', 'a mount is not there any more: its record was removed', {
-        namespace: namespaceOf(k),
-        name: leaf(k),
-      });
-      points.remove(record.directory);
-    } finally {
-      free();
-    }
-  }
-
-  async #removeUnnamed(directory: string, points: MountPoints): Promise<void> {
-    const free = this.#host.guards.tryAcquire(mountGuard(directory));
-    if (free === undefined) return;
-    try {
-      for (const [, record] of this.#records()) if (record.directory === directory) return;
-      points.remove(directory);
-      this.#host.log('info', 'unmounted what no record names', { directory });
-    } finally {
-      free();
-    }
-  }
-
   // ---------------------------------------------------------------------------------------------------------- helpers
 
   #begin(ctx: CallContext): MountPoints {
@@ -343,14 +245,10 @@ export class MountManager {
     throw notImplemented('this store has no directory for mounts', { remedy: 'open it with openDB' });
   }
 
-  #isOwn({ host }: MountRecord): boolean {
-    return host === this.#host.engine.shared?.hostId;
-  }
-
   /** This host's record. NotFound. */
   #own(reader: Reader, ns: string, name: string): MountRecord {
     const record = name === '' ? undefined : readRecord<MountRecord>(reader, mountKey(ns, name));
-    if (record !== undefined && this.#isOwn(record)) return record;
+    if (record !== undefined && isOwn(this.#host, record)) return record;
     throw mountNotFound(name, record?.host);
   }
 }
@@ -366,22 +264,6 @@ const mountNotFound = (name: string, host: string | undefined): EbbtideError =>
   notFound(host === undefined ? `mount "${name}" not found` : `mount "${name}" is one of host ${host}`, {
     object: name,
   });
-
-/** Removes a record, also from the lease that it was made under: another one of its name must not be kept for it. */
-export function dropMount(tx: Transaction, k: Key, { lease }: Pick<MountRecord, 'lease'>): void {
-  tx.delete(k);
-  if (lease !== undefined) unlinkFromLease(tx, namespaceOf(k), lease, k);
-}
-
-/** Whether one of its mounts is known not to be there, or it was never whole. */
-export function isGone(points: MountPoints, { directory, place, active = {} }: MountRecord): boolean {
-  if (place === undefined) return true;
-  // What is in another mount namespace cannot be seen from here.
-  if (place !== mountPlace()) return !isPlaceAlive(place);
-  return Object.entries(active).some(
-    ([number, { mountid }]) => !points.isMounted(directory, Number(number), mountid),
-  );
-}
 
 /** Mounts one after the other: each may name what is mounted before it. In one step: nothing waits in between. */
 function mountAll(
@@ -409,36 +291,4 @@ function mountAll(
     left.push({ type: 'bind', source: last.mountPoint, options: ['rbind'] });
   const system = Object.fromEntries(left.map((mount, i) => [String(i + 1), fieldsOf(mount)]));
   return { active, system };
-}
-
-const SEPARATOR = '\0';
-
-const fieldsOf = ({ type, source, target = '', options }: Mount): MountFields => ({
-  type,
-  source,
-  target,
-  options: options.join(SEPARATOR),
-});
-
-const mountOf = ({ type, source, target, options }: MountFields): Mount => ({
-  type,
-  source,
-  ...(target !== '' && { target }),
-  options: options === '' ? [] : options.split(SEPARATOR),
-});
-
-function activationOf(points: MountPoints, name: string, record: MountRecord): Activation {
-  const { directory, active = {}, system = {}, labels } = record;
-  const inOrder = <T>(fields: Readonly<Record<string, T>>): [string, T][] =>
-    Object.entries(fields).sort(([a], [b]) => Number(a) - Number(b));
-  return {
-    name,
-    active: inOrder(active).map(([number, fields]) => ({
-      ...mountOf(fields),
-      mountPoint: points.pathOf(directory, Number(number)),
-      mountedAt: fields.mountedat,
-    })),
-    system: inOrder(system).map(([, fields]) => mountOf(fields)),
-    labels: copyMap(labels),
-  };
 }

@@ -3,8 +3,8 @@
  * types (`format/mkdir/overlay`), as in containerd 2.2. Called by the mount manager. Pure, but for the directories of `mkdir/`,
  * which are made through what is passed in.
  */
-import type { Mount } from '../backends/contract.js';
-import { invalidArgument, notImplemented } from '../errors.js';
+import type { Mount } from '../../backends/contract.js';
+import { invalidArgument, notImplemented } from '../../errors.js';
 
 /** A mount without the transformers that stood in its type. */
 export interface PlannedMount {
