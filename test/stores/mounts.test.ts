@@ -13,7 +13,8 @@ import { mountAt, unmountAt } from '../../src/backends/mounts.js';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
-import { mountKey } from '../../src/engine/schema/keys.js';
+import type { Transaction } from '../../src/engine/contract.js';
+import { leaseKey, mountKey, namespaceKey, Relation } from '../../src/engine/schema/keys.js';
 import { EbbtideError, type ErrorKind, isKind, OutcomeUnknown } from '../../src/errors.js';
 import { layout } from '../../src/open.js';
 import { testDB } from '../support/db.js';
@@ -470,6 +471,42 @@ test(
       kind('Unavailable', /ENOSPC/),
     );
     assert.deepEqual([mounted(), activations(), recordOf(full, 'm')], [[layout.mounts(root)], [], undefined]);
+  },
+);
+
+test(
+  'given a record that goes, or another one that comes, while its mounts are made, then it is entered again, or taken back',
+  asRoot,
+  async (t) => {
+    const { db, directory, mounted } = await place(t);
+    const low = directory('low');
+    await db.leases.create(ctx, { id: 'l' });
+    const { engine } = db;
+    const update = engine.update.bind(engine);
+    const before = (second: (tx: Transaction) => void): void => {
+      let calls = 0;
+      engine.update = (async (...args: Parameters<typeof update>) => {
+        if (++calls === 2) await update(second);
+        return update(...args);
+      }) as typeof engine.update;
+    };
+    const activate = () => db.mounts.activate({ ...ctx, lease: 'l' }, 'm', [bind(low)], { temporary: true });
+    // As a collection does, and namespaces that are deleted.
+    before((tx) => {
+      tx.unlink(leaseKey('ns1', 'l'), Relation.holds, mountKey('ns1', 'm'));
+      tx.delete(mountKey('ns1', 'm'));
+      tx.delete(namespaceKey('ns1'));
+    });
+    await activate();
+    engine.update = update;
+    await db.garbageCollect();
+    assert.equal((await db.mounts.list(ctx)).length, 1);
+    assert.ok((await db.namespaces.list({})).includes('ns1'));
+    await db.mounts.deactivate(ctx, 'm');
+    const other = { createdat: 1n, updatedat: 1n, directory: 'f'.repeat(16) };
+    before((tx) => tx.put(mountKey('ns1', 'm'), other));
+    await assert.rejects(activate(), kind('Unavailable', /another host/));
+    assert.deepEqual([mounted(), recordOf(db, 'm')], [[], other]);
   },
 );
 

@@ -253,7 +253,7 @@ class Graph {
 }
 
 const kinds = [
-  ...['', 'files', 'image', 'container', 'lease', 'ingest', 'sandbox', 'content', 'snapshot', 'record'],
+  ...['', 'files', 'image', 'container', 'lease', 'ingest', 'sandbox', 'mount', 'content', 'snapshot', 'record'],
   ...['bytes of content', 'bytes of snapshot', 'bytes of ingest'],
 ];
 
