@@ -28,7 +28,16 @@ import { HeldDirectory } from '../system/held-directory.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 import type { Mount } from './contract.js';
 import { mountOne } from './mounts.js';
-import { DIRECTORY_ONLY, lacking, MountFlag, mountOf, openBeneath, sys, UmountFlag } from './sys.js';
+import {
+  DIRECTORY_ONLY,
+  lacking,
+  MountFlag,
+  mountOf,
+  openBeneath,
+  sys,
+  UmountFlag,
+  uniqueMountOf,
+} from './sys.js';
 
 /** A name that is never used again: a record that is older or newer than the directory cannot mean another activation's. */
 const ACTIVATION = /^[0-9a-f]{16}$/;
@@ -111,7 +120,7 @@ export class MountPoints {
       mountOne(mount, point);
       // Of a shared mount that was bound here a part that is unmounted would also go where it comes from.
       makePrivate(point);
-      return mountAt(point);
+      return mountAt(point, uniqueMountOf);
     } catch (error) {
       if (error instanceof EbbtideError) throw error;
       throw fsError(`mount ${mount.type} ${mount.source} on`, this.pathOf(activation, number), error);
@@ -122,8 +131,7 @@ export class MountPoints {
   isMounted(activation: string, number: number, id: string): boolean {
     if (this.#held === undefined || !ACTIVATION.test(activation)) return false;
     try {
-      const at = mountAt(join(this.#at(activation), String(number)));
-      return at === id && at !== mountOfAll(this.#held);
+      return mountAt(join(this.#at(activation), String(number)), uniqueMountOf) === id;
     } catch (error) {
       if (isAbsent(error)) return false;
       throw fsError('look at', this.pathOf(activation, number), error);
@@ -231,10 +239,10 @@ export function checkMountable({ type, source, target = '' }: Mount): void {
 }
 
 /** The id of the mount that a directory is in; of a mount point that of the topmost mount. */
-function mountAt(path: string): string {
+function mountAt(path: string, idOf = mountOf): string {
   const fd = openSync(path, DIRECTORY_ONLY | constants.O_NOFOLLOW);
   try {
-    return mountOf(fd);
+    return idOf(fd);
   } finally {
     closeSync(fd);
   }

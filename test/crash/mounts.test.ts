@@ -6,12 +6,12 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { sys, UmountFlag } from '../../src/backends/sys.js';
 import { layout, openDB } from '../../src/open.js';
+import { mountedBelow } from '../support/mounted.js';
 import { tempDir } from '../support/temp.js';
 
 const asRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
@@ -48,14 +48,7 @@ async function lookAfter(t: TestContext, killAt: number): Promise<Outcome> {
   const source = join(base, 'source');
   mkdirSync(source);
   writeFileSync(join(source, 'file'), '');
-  const mounted = (): string[] =>
-    readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[4] ?? '')
-      .filter((point) => point.startsWith(`${root}/`));
-  t.after(() => {
-    for (const point of mounted().reverse()) sys.umount(point, UmountFlag.detach);
-  });
+  const mounted = mountedBelow(t, root);
   const directories = (): string[] =>
     existsSync(layout.mounts(root)) ? readdirSync(layout.mounts(root)) : [];
   const outcome = run(root, source, killAt);

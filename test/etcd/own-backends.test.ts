@@ -1,6 +1,5 @@
 /** Each host sweeps its own backends, whichever host collects; and a tree that was lost in etcd takes no host's content with it. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +12,7 @@ import { digestOf } from '../../src/model/digest.js';
 import { layout } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { tempDir } from '../support/db.js';
+import { mountedBelow } from '../support/mounted.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
@@ -218,11 +218,7 @@ test('given a mount of one host, when another collects what kept it, then the fi
       etcd: { ...etcd, hostId: name, sessionTtlSeconds: 5 },
     });
   const [a, b] = [await host('a'), await host('b')];
-  const mounted = (): string[] =>
-    readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[4] ?? '')
-      .filter((point) => point.startsWith(`${dir}/`));
+  const mounted = mountedBelow(t, dir);
   const mounts = [{ type: 'bind', source: dir, options: ['bind'] }];
   const labels = { 'containerd.io/gc.bref.container': 'web' };
   await a.containers.create(ctx, {

@@ -1,27 +1,16 @@
 /** The Mounts service of a daemon, over gRPC, on real overlays; as root. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import { daemonOptions } from '../../src/server/config.js';
 import { Daemon } from '../../src/server/daemon.js';
+import { mountedBelow } from '../support/mounted.js';
 import { TestClient } from './client.js';
 import { code, world } from './world.js';
 
 const asRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
-
-function cleaned(t: TestContext, root: string): () => string[] {
-  const mounted = (): string[] =>
-    readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[4] ?? '')
-      .filter((point) => point.startsWith(`${root}/`));
-  t.after(() => {
-    for (const point of mounted().reverse()) sys.umount(point, UmountFlag.detach);
-  });
-  return mounted;
-}
 
 test(
   'given no --mounts, then the service and its plugins are not there; with it, they are as in containerd 2.2',
@@ -56,7 +45,7 @@ test(
   async (t) => {
     const first = await world(t, { mounts: true });
     const { root } = first;
-    const mounted = cleaned(t, root);
+    const mounted = mountedBelow(t, root);
     const { client } = first;
     const snapshotter = 'overlayfs';
     const { mounts: made } = await client.call('snapshots', 'Prepare', { snapshotter, key: 'a' });
@@ -121,7 +110,7 @@ test(
   async (t) => {
     const first = await world(t, { mounts: true });
     const { root, client } = first;
-    const mounted = cleaned(t, root);
+    const mounted = mountedBelow(t, root);
     const source = join(dirname(root), 'source');
     mkdirSync(source);
     const activate = async (name: string) => {

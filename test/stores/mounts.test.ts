@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +18,7 @@ import { leaseKey, mountKey, namespaceKey, Relation } from '../../src/engine/sch
 import { EbbtideError, type ErrorKind, isKind, OutcomeUnknown } from '../../src/errors.js';
 import { layout } from '../../src/open.js';
 import { testDB } from '../support/db.js';
+import { mountedBelow } from '../support/mounted.js';
 import { tempDir } from '../support/temp.js';
 
 const asRoot = { skip: process.getuid?.() === 0 ? false : 'needs root' };
@@ -44,15 +45,7 @@ async function place(t: TestContext): Promise<Place> {
   const base = await tempDir(t);
   const root = join(base, 'root');
   mkdirSync(root);
-  const mounted = (): string[] =>
-    readFileSync('/proc/self/mountinfo', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[4] ?? '')
-      .filter((point) => point.startsWith(root));
-  // What a failed test leaves.
-  t.after(() => {
-    for (const point of mounted().reverse()) sys.umount(point, UmountFlag.detach);
-  });
+  const mounted = mountedBelow(t, root);
   const db = await testDB(t, { root, engine: 'lmdb' });
   const directory = (name: string): string => {
     const path = join(base, name);
@@ -361,11 +354,8 @@ test(
       points[name] = active[0]!.mountPoint;
     }
     for (const name of ['lazy', 'again', 'replaced']) sys.umount(points[name]!, UmountFlag.detach);
-    const other = directory('other');
-    // Takes the number of a mount that went.
-    for (const _ of [1, 2, 3]) mountAt([bind(other)], other);
-    mountAt([bind(other)], points.replaced!);
-    for (const _ of [1, 2, 3]) unmountAt(other);
+    // What is mounted now may have the number that the kernel gave to the one before.
+    mountAt([bind(low)], points.replaced!);
     await db.mounts.activate(leased, 'again', [bind(low)], { temporary: true });
     await db.garbageCollect();
     const names = (await db.mounts.list(ctx)).map(({ name }) => name);
@@ -507,6 +497,24 @@ test(
     before((tx) => tx.put(mountKey('ns1', 'm'), other));
     await assert.rejects(activate(), kind('Unavailable', /another host/));
     assert.deepEqual([mounted(), recordOf(db, 'm')], [[], other]);
+  },
+);
+
+test(
+  'given a damaged record whose directory leads elsewhere, when it is deactivated, then nothing there is touched',
+  asRoot,
+  async (t) => {
+    const { db, root, directory } = await place(t);
+    await db.mounts.activate(ctx, 'm', [bind(directory('low'))], { temporary: true });
+    const foreign = join(root, 'foreign');
+    mkdirSync(join(foreign, '1'), { recursive: true });
+    for (const leading of ['../foreign', foreign, '']) {
+      const damaged = { createdat: 1n, updatedat: 1n, directory: leading, place: 'x/y' };
+      await db.update((tx) => tx.put(mountKey('ns1', 'damaged'), damaged));
+      await db.mounts.deactivate(ctx, 'damaged');
+      assert.deepEqual(readdirSync(foreign), ['1'], leading);
+    }
+    assert.equal((await db.mounts.list(ctx)).length, 1);
   },
 );
 
