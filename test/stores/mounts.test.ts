@@ -501,6 +501,32 @@ test(
 );
 
 test(
+  'given another file system over the directory of mounts, or the root, then nothing is mounted or unmounted until it is gone',
+  asRoot,
+  async (t) => {
+    const { db, root, directory, mounted } = await place(t);
+    const low = directory('low');
+    await db.mounts.activate(ctx, 'm', [bind(low)], { temporary: true });
+    const before = mounted();
+    for (const over of [layout.mounts(root), root]) {
+      sys.mount('tmpfs', over, 'tmpfs', 0);
+      try {
+        const refused = kind('Unavailable', /replaced/);
+        await assert.rejects(db.mounts.activate(ctx, 'new', [bind(low)], { temporary: true }), refused);
+        assert.match((await db.mounts.sweep()).join(), /replaced/);
+        assert.deepEqual(readdirSync(over), []);
+      } finally {
+        sys.umount(over);
+      }
+      assert.deepEqual(mounted(), before);
+    }
+    assert.equal((await db.mounts.list(ctx)).length, 1);
+    await db.mounts.deactivate(ctx, 'm');
+    assert.deepEqual(mounted(), []);
+  },
+);
+
+test(
   'given a damaged record whose directory leads elsewhere, when it is deactivated, then nothing there is touched',
   asRoot,
   async (t) => {
