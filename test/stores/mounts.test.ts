@@ -256,6 +256,11 @@ test(
     await native.remove(ctx, 'snap');
     assert.deepEqual(await kept(), ['by-label', 'container']);
     await db.containers.delete(ctx, 'c');
+    const plan = await db.planCollection();
+    const planned = plan.objects.map(({ kind, key }) => `${kind} ${key}`);
+    assert.deepEqual(planned.sort(), ['mount by-label', 'mount container']);
+    await db.applyPlan(plan);
+    assert.deepEqual(mounted(), []);
     assert.deepEqual(await kept(), []);
   },
 );
