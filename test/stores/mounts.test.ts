@@ -147,6 +147,23 @@ test(
   },
 );
 
+test(
+  'given one mount with a transformer, when activated, then nothing is mounted, and the name is in use all the same',
+  asRoot,
+  async (t) => {
+    const { db, directory, mounted } = await place(t);
+    await db.leases.create(ctx, { id: 'l' });
+    const options = [`lowerdir=${directory('low')}`];
+    const mount: Mount = { type: 'format/overlay', source: 'overlay', options };
+    const made = await db.mounts.activate({ ...ctx, lease: 'l' }, 'm', [mount]);
+    assert.deepEqual(made, { name: 'm', active: [], system: [{ ...mount, type: 'overlay' }], labels: {} });
+    await db.garbageCollect();
+    assert.deepEqual([await db.mounts.info(ctx, 'm'), mounted()], [made, []]);
+    await assert.rejects(db.mounts.activate(ctx, 'm', [mount]), kind('AlreadyExists', /"m"/));
+    await db.mounts.deactivate(ctx, 'm');
+  },
+);
+
 test('given what cannot be activated, then it is refused by name and nothing is left', asRoot, async (t) => {
   const { db, directory, mounted, activations } = await place(t);
   const low = directory('low');
