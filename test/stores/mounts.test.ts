@@ -186,6 +186,7 @@ test('given what cannot be activated, then it is refused by name and nothing is 
     [[{ ...bind(low), target: '/x' }], temporary, 'NotImplemented', /target/],
     [[bind(join(low, 'nothing'))], temporary, 'NotFound', /nothing/],
     [[bind(low), bind(low, 'uidmap=0:1:1')], temporary, 'NotImplemented', /mapped ids/],
+    [[bind(low)], { ...temporary, labels: { a: 'x'.repeat(5000) } }, 'InvalidArgument', /label/],
     [[bind(`${low}\0/etc`)], temporary, 'InvalidArgument', /NUL/],
     [Array.from({ length: 256 }, () => bind(low)), temporary, 'InvalidArgument', /256 mounts/],
     [format('lowerdir={{ mount 1 }}'), {}, 'InvalidArgument', /mount 1: 1 are mounted/],
