@@ -11,7 +11,10 @@ import { key, leaf, namespaceOf } from './engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from './errors.js';
 import type { UsageReport } from './gc/report/retained.js';
 import type { LeaseOwner, Why } from './gc/report/why.js';
+import type { MountRecord } from './model/records.js';
 import { type Instant, parseTimestamp } from './model/time.js';
+import { scanRecords } from './stores/common.js';
+import { dropMount } from './stores/mounts/records.js';
 
 /** A host that shares the tree. */
 export interface HostInfo {
@@ -71,7 +74,7 @@ export class ClusterHosts {
   }
 
   /**
-   * Removes a host that will not return: its own leases, the flags of its directories, what its commits and
+   * Removes a host that will not return: its own leases, the records of its mounts, the flags of its directories, what its commits and
    * unfinished transactions left, its registration. NotFound. FailedPrecondition: this host, or one whose
    * session lasts.
    */
@@ -97,6 +100,12 @@ export class ClusterHosts {
         removed.push(...(await this.#host.update({}, (tx) => this.#deleteLeases(tx, id, some))));
       }
     }
+    await this.#host.update({}, (tx) => {
+      tx.requireHostGone?.(id, () => isAlive(id));
+      for (const [k, record] of [...scanRecords<MountRecord>(tx, key('mounts'))]) {
+        if (record.host === id) dropMount(tx, k, record);
+      }
+    });
     await this.#tree.forgetHost(id, () => isAlive(id));
     return { id, leases: removed.map((k) => ({ namespace: namespaceOf(k), id: leaf(k) })) };
   }

@@ -133,7 +133,10 @@ export class Cluster {
    */
   #removedElsewhere(keys: readonly Key[], by: Remover): void {
     const items = keys.flatMap((key) => this.#itemsOf(key));
-    if (items.length === 0) return;
+    if (items.length === 0) {
+      if (keys.some((key) => collectionOf(key) === 'mounts')) this.#sweepLater(SWEEP_AFTER_MS);
+      return;
+    }
     if (by === 'another host') this.#host.dirty.removedElsewhere(items);
     else this.#host.dirty.requireFullScan(this.#host.backends.keys());
     this.#sweepLater(SWEEP_AFTER_MS);
@@ -191,7 +194,7 @@ export class Cluster {
       this.#sweepLater(REFUSED_AGAIN_MS);
       return;
     }
-    let failed = false;
+    let failed = (await this.#host.mounts.sweep()).length > 0;
     await sweeper.sweep((_, { errors }) => {
       if (errors.length > 0) failed = true;
     });

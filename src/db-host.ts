@@ -4,6 +4,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import type { MountPoints } from './backends/mount-points.js';
 import type { CallContext } from './context.js';
 import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
 import { failedPrecondition, throwIfAborted } from './errors.js';
@@ -27,6 +28,7 @@ import type {
   UpdateHow,
 } from './stores/host.js';
 import { LastUse } from './stores/last-use.js';
+import { MountManager } from './stores/mounts/manager.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 
@@ -42,6 +44,8 @@ export interface HostParts {
   engine: Engine;
   content: ContentBackend;
   backends: ReadonlyMap<string, SnapshotterBackend>;
+  /** Default: no mounts are activated. */
+  mountPoints?: MountPoints | undefined;
   policy: ContentPolicy;
   durability: Durability;
   jobs: DiskJobs;
@@ -76,6 +80,8 @@ export class DBHost implements CollectHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  readonly mountPoints: MountPoints | undefined;
+  readonly mounts: MountManager;
   readonly policy: ContentPolicy;
   readonly durability: Durability;
   readonly jobs: DiskJobs;
@@ -102,6 +108,8 @@ export class DBHost implements CollectHost {
     this.engine = parts.engine;
     this.content = parts.content;
     this.backends = parts.backends;
+    this.mountPoints = parts.mountPoints;
+    this.mounts = new MountManager(this);
     this.policy = parts.policy;
     this.durability = parts.durability;
     this.jobs = parts.jobs;

@@ -45,6 +45,7 @@ import type { ContentStore } from './stores/content/content.js';
 import type { EventsPublisher, StoreHost } from './stores/host.js';
 import { ImageStore } from './stores/images.js';
 import { LeaseManager } from './stores/leases.js';
+import type { MountManager } from './stores/mounts/manager.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';
@@ -127,6 +128,10 @@ export class DB implements AsyncDisposable {
   /** As `leaseBackend`. */
   get enableEtcdGC(): boolean {
     return this.#switches.enableEtcdGC ?? EnableEtcdGC;
+  }
+  /** The mounts that are active. */
+  get mounts(): MountManager {
+    return this.#host.mounts;
   }
   /** The blobs. */
   get content(): ContentStore {
@@ -409,6 +414,7 @@ export class DB implements AsyncDisposable {
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
+      async () => this.#host.mountPoints?.close(),
       () => this.#pool?.close(),
       () => this.#host.history.close(),
       () => this.engine.close(),

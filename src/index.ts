@@ -79,6 +79,8 @@ export {
   type Lease, type LeaseDeleteOptions, LeaseManager, type LeaseOption, type LeaseRef, type Resource,
   withExpiration, withId, withLabel, withLabels, withRandomId,
 } from './stores/leases.js';
+export { type ActivateOptions, MountManager } from './stores/mounts/manager.js';
+export type { Activation, ActiveMount } from './stores/mounts/records.js';
 export { withNamespaceCgroupDeletion } from './stores/namespace-cgroup.js';
 export { type NamespaceDeleteOption, type NamespaceHost, NamespaceStore } from './stores/namespaces.js';
 export {

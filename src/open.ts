@@ -8,11 +8,12 @@ import { resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
+import { MountPoints } from './backends/mount-points.js';
 import { openNative } from './backends/snapshotters/native.js';
 import { openOverlayfs } from './backends/snapshotters/overlayfs.js';
 import { SharedGuards, sharesDirectories } from './cluster.js';
 import { DB } from './db.js';
-import { DBHost, type Log } from './db-host.js';
+import { DBHost, type HostParts, type Log } from './db-host.js';
 import {
   type DBOpt,
   directoryOf,
@@ -83,7 +84,7 @@ async function assemble(
   backends: ReadonlyMap<string, SnapshotterBackend>,
   pool: DiskPool,
   opts: readonly DBOpt[],
-  history?: History,
+  own: Pick<HostParts, 'history' | 'mountPoints'> = {},
 ): Promise<DB> {
   if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
   const options = mergedOptions(opts);
@@ -102,7 +103,7 @@ async function assemble(
     publisher: options.publisher,
     jobs: pool satisfies DiskJobs,
     log,
-    history,
+    ...own,
   });
   if (shared !== undefined && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     shared.leaseScope = shared.hostId;
@@ -158,7 +159,9 @@ export async function openDB(options: OpenOptions): Promise<DB> {
       log('info', message, details),
     );
     cleanup.push(() => history.close());
-    return await assemble(engine, content, backends, pool, [options, { log }], history);
+    const mountPoints = MountPoints.open(layout.mounts(root));
+    cleanup.push(async () => mountPoints?.close());
+    return await assemble(engine, content, backends, pool, [options, { log }], { history, mountPoints });
   } catch (error) {
     for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
     throw error;

@@ -1,5 +1,5 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds,
-// preallocation, peer credentials of a socket, datagrams, the file that a name leads to; files.cc has openat2 and the creation
+// preallocation, ids of mounts, peer credentials of a socket, datagrams, the file that a name leads to; files.cc has openat2 and the creation
 // of many small files. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
 // errors.
 //
@@ -20,6 +20,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstddef>
@@ -290,6 +291,23 @@ Napi::Value peerCredentialsCall(Info info) {
   });
 }
 
+// The id of the mount that a file was opened through, which the kernel gives to no other until it restarts: a BigInt. ENOSYS before
+// Linux 6.8. Of struct statx, whose fields older headers lack.
+Napi::Value uniqueMountIdCall(Info info) {
+  return returnErrno(info, [&]() -> Napi::Value {
+    constexpr uint32_t kMountIdUnique = 0x4000;  // STATX_MNT_ID_UNIQUE
+    constexpr size_t kMountId = 0x90;            // stx_mnt_id
+    alignas(8) std::array<char, 256> found{};
+    check(static_cast<int>(syscall(SYS_statx, numberArgument<int>(info, 0), "", AT_EMPTY_PATH, kMountIdUnique, found.data())));
+    uint32_t mask = 0;
+    uint64_t id = 0;
+    std::memcpy(&mask, found.data(), sizeof mask);
+    std::memcpy(&id, found.data() + kMountId, sizeof id);
+    if ((mask & kMountIdUnique) == 0) throw Errno{ENOSYS};
+    return Napi::BigInt::New(info.Env(), id);
+  });
+}
+
 // A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
 // is full.
 Napi::Value sendDatagramCall(Info info) {
@@ -332,6 +350,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportFiles(env, exports);
   exportLookAt(env, exports);
   exports.Set("sendDatagram", Napi::Function::New<sendDatagramCall>(env));
+  exports.Set("uniqueMountId", Napi::Function::New<uniqueMountIdCall>(env));
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }

@@ -85,7 +85,8 @@ function targetOf(mount: Mount, directory: string): string {
   return join(directory, path);
 }
 
-function mountOne(mount: Mount, target: string): void {
+/** Mounts one mount on a directory. NotImplemented: mapped ids. */
+export function mountOne(mount: Mount, target: string): void {
   const mapped = mount.options.find((option) => option.startsWith('uidmap=') || option.startsWith('gidmap='));
   if (mapped !== undefined) {
     throw notImplemented(`cannot mount with mapped ids (${mapped})`, { object: mount.source });

@@ -53,6 +53,7 @@ interface Addon {
   /** Takes NUL-terminated paths; returns index and errno of the first that is not a directory, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   peerCredentials(descriptor: number): Buffer | number;
+  uniqueMountId?(descriptor: number): bigint | number;
   /** Returns an errno. */
   syncFileSystem(directory: SysPath): Promise<number> | number;
 }
@@ -239,6 +240,15 @@ export function mountOf(fd: number): string {
   } finally {
     closeSync(info);
   }
+}
+
+/**
+ * As `mountOf`, but no later mount has it until the machine restarts. Before Linux 6.8 it is `mountOf`'s, which a later mount may
+ * have when this one is gone.
+ */
+export function uniqueMountOf(fd: number): string {
+  const id = addon?.uniqueMountId?.(fd);
+  return typeof id === 'bigint' ? `unique ${id}` : mountOf(fd);
 }
 
 /** Whether `makeFiles` works here. */

@@ -1,6 +1,7 @@
 /**
  * Compares the store with what is on disk: every blob's record with its file, on request every file with its digest,
- * every snapshot's record with the snapshotter and its directories, what nothing names, and the graph with the records.
+ * every snapshot's record with the snapshotter and its directories, what is mounted, what nothing names, and the graph with the
+ * records.
  *
  * It runs beside writers and collections. What looks wrong is looked at once more under the guard of its object, so that
  * nothing is reported that is only on its way. Memory: a batch of records, and the snapshots of one snapshotter by name.
@@ -14,6 +15,7 @@ import { checkBlobs } from './blobs.js';
 import { type CheckReport, type Finding, Findings } from './findings.js';
 import { checkIngests } from './ingests.js';
 import { checkLayers } from './layers.js';
+import { checkMounts } from './mounts.js';
 import { checkSnapshots } from './snapshots.js';
 import type { Check, CheckHost, CheckPhase, Parts, SoundItems } from './under-way.js';
 
@@ -52,6 +54,7 @@ export async function checkStore(
   await checkBlobs(check);
   await checkIngests(check);
   await checkSnapshots(check);
+  await checkMounts(check);
   if (layers) await checkLayers(check);
   throwIfAborted(signal);
   if (graph) await checkGraph(check);

@@ -27,6 +27,10 @@ export const findingKinds = [
   'snapshot-orphan',
   /** A directory in a snapshotter that belongs to no snapshot. */
   'directory-orphan',
+  /** The record of a mount that is not there. */
+  'mount-missing',
+  /** A directory of mounts without a record. */
+  'mount-orphan',
   /** A layer's archive that cannot be read, or is not the one that its config names (of what is in snapshots: only looked for on request). */
   'layer-archive',
   /** A file of a snapshot that its layer has and that is not there, or is of another type, size or mode. */
@@ -49,6 +53,8 @@ const leftovers: ReadonlySet<FindingKind> = new Set([
   'ingest-orphan',
   'snapshot-orphan',
   'directory-orphan',
+  'mount-missing',
+  'mount-orphan',
 ]);
 const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
 

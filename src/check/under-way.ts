@@ -2,13 +2,16 @@
 import type { InFlightHost } from '../gc/sweep/backend-sweeper.js';
 import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
+import type { MountManager } from '../stores/mounts/manager.js';
 import type { Findings } from './findings.js';
 
 /** What a check is looking at. */
 export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'layers' | 'graph';
 
 /** What a check works on. */
-export type CheckHost = SweepHost & Pick<StoreHost, 'update'> & InFlightHost;
+export type CheckHost = SweepHost &
+  Pick<StoreHost, 'update'> &
+  InFlightHost & { readonly mounts: Pick<MountManager, 'leftovers'> };
 
 /** One check under way. */
 export interface Check {

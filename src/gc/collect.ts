@@ -274,6 +274,8 @@ class Collection {
   async #afterwards(): Promise<void> {
     const { only } = this.#options;
     const start = performance.now();
+    // Before the directories of snapshots go that may be mounted. Of a store that seems to have lost its metadata nothing goes.
+    if (!this.#host.orphans.state.foreign) await this.#sweepMounts();
     await Promise.all([
       endCollectors(this.#collectors, only ? 'cancel' : 'finish', this.#warn),
       // After a run with a choice the dirty flags stay for the next ordinary run.
@@ -283,6 +285,12 @@ class Collection {
     ]);
     this.#stats.phases.backends = performance.now() - start;
     if (!only) this.#stats.retryInMs = this.#host.dirty.retryInMs;
+  }
+
+  async #sweepMounts(): Promise<void> {
+    const errors = await this.#host.mounts.sweep();
+    this.#stats.backendErrors += errors.length;
+    if (errors.length > 0) this.#warn('unmounting failed and is tried again', { errors: errors.slice(0, 8) });
   }
 
   readonly #swept: Swept = (name, { bytes, errors, orphans, orphanBytes, orphanNames, refused }, ms) => {

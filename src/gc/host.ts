@@ -15,4 +15,6 @@ export interface CollectHost extends StoreHost, BackendSweepHost {
   /** Called when a run has ended that was not a dry one. Must not throw. */
   collected(record: CollectionRecord): void;
   readonly liveMarks: LiveMarks;
+  /** Unmounts what no record names; returns what went wrong. */
+  readonly mounts: { sweep(): Promise<string[]> };
 }

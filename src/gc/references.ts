@@ -5,7 +5,8 @@
  *
  * Rules in short. Roots: containers, sandboxes, images, leases and ingests with an expiry (until it passes),
  * and content or snapshots with a label beginning with gc.root. Edges run within one namespace. Labels are
- * followed from plainly reached objects only; a snapshot's parent and an image's target also from flat ones.
+ * followed from plainly reached objects only; a snapshot's parent and an image's target also from flat ones. Mounts are kept
+ * by leases, by labels that name them, and by what their back references name.
  */
 import {
   type Adjacency,
@@ -31,6 +32,7 @@ import {
   ResourceImage,
   ResourceIngest,
   ResourceLease,
+  ResourceMount,
   ResourceSnapshot,
   resourceTypeOf,
 } from './types.js';
@@ -95,13 +97,19 @@ function snapshotterIn(word: string): string {
   return word.slice(SNAPSHOT_WORD.length, slash < 0 ? undefined : slash);
 }
 
-/** One `containerd.io/gc.ref.<word>` label. A word that is not built in may be some collector's. */
+/**
+ * One `containerd.io/gc.ref.<word>` label. A word that is not built in may be some collector's, and so may `mount`: a program
+ * that embeds the store can have a mount manager of its own.
+ */
 function pushReference(edges: Edge[], ns: string, word: string, value: string): void {
   if (isWord(word, 'content')) push(edges, EdgeKind.label, targetOf('blobs', ns, value));
   else if (isWord(word, 'image')) push(edges, EdgeKind.label, targetOf('images', ns, value));
   else if (word.startsWith(SNAPSHOT_WORD)) {
     push(edges, EdgeKind.label, targetOf('snapshots', ns, snapshotterIn(word), value));
-  } else push(edges, EdgeKind.label, targetOf('foreign', ns, word, value));
+  } else {
+    if (isWord(word, 'mount')) push(edges, EdgeKind.label, targetOf('mounts', ns, value));
+    push(edges, EdgeKind.label, targetOf('foreign', ns, word, value));
+  }
 }
 
 /** One `containerd.io/gc.bref.<word>` label; unknown words mean nothing. */
@@ -212,6 +220,17 @@ function leaseNode(labels: Labels): Adjacency {
   return { flags, expireAt: expiryOf(labels), edges: [] };
 }
 
+/** As in containerd, a mount has back references only: it keeps nothing, and no label makes it a root. */
+function mountNode(ns: string, labels: Labels): Adjacency {
+  const edges: Edge[] = [];
+  for (const name in labels) {
+    const value = labels[name];
+    if (typeof value !== 'string' || !name.startsWith(BREF_PREFIX)) continue;
+    pushBackReference(edges, ns, name.slice(BREF_PREFIX.length), value);
+  }
+  return { flags: typed(ResourceMount, NodeFlag.collectible), edges };
+}
+
 /** The engine's indexer for the records of a container host. */
 export const metadataIndexer: Indexer = {
   node(key, value) {
@@ -233,6 +252,8 @@ export const metadataIndexer: Indexer = {
         return ingestNode(ns, fields);
       case 'leases':
         return leaseNode(labels);
+      case 'mounts':
+        return mountNode(ns, labels);
       case 'sandboxes':
         return sandboxNode(ns, labels);
       default:
@@ -252,6 +273,7 @@ export const metadataIndexer: Indexer = {
       case 'images':
       case 'containers':
       case 'ingests':
+      case 'mounts':
       case 'sandboxes':
         return false;
       case 'snapshots':

@@ -9,6 +9,7 @@ import {
   imageKey,
   ingestKey,
   leaseKey,
+  mountKey,
   SEPARATOR,
   snapshotKey,
 } from '../engine/schema/keys.js';
@@ -74,7 +75,7 @@ export interface Node {
   readonly type: number;
   /** Where the object is. */
   readonly namespace: string;
-  /** Digest, image name, container, lease id, ingest ref; `<snapshotter>/<key>` for snapshots. */
+  /** Digest, image name, container, lease id, ingest ref, name of a mount; `<snapshotter>/<key>` for snapshots. */
   readonly key: string;
 }
 
@@ -105,6 +106,7 @@ const typeOfCollection = new Map<string, number>([
   ['blobs', ResourceContent],
   ['ingests', ResourceIngest],
   ['leases', ResourceLease],
+  ['mounts', ResourceMount],
   ['sandboxes', ResourceUnknown],
 ]);
 
@@ -141,6 +143,8 @@ export function keyOfNode(node: Node): Key | undefined {
       return leaseKey(namespace, key);
     case ResourceIngest:
       return ingestKey(namespace, key);
+    case ResourceMount:
+      return mountKey(namespace, key);
     case ResourceSnapshot: {
       const slash = key.indexOf('/');
       if (slash < 0) throw invalidArgument(`invalid snapshot gc key "${key}"`, { object: key });

@@ -93,3 +93,36 @@ export interface LeaseRecord {
   createdat: Instant;
   labels?: StringMap;
 }
+
+/** A mount as words; its options are separated by NUL. */
+export interface MountFields {
+  type: string;
+  source: string;
+  target: string;
+  options: string;
+}
+
+/** One that the mount manager has mounted. */
+export interface ActiveMountFields extends MountFields {
+  mountedat: Instant;
+  /** The kernel's id of it. */
+  mountid: string;
+}
+
+/** Mounts that were activated under a name. */
+export interface MountRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  labels?: StringMap;
+  /** Name of the directory of its mount points; never used for another one. */
+  directory: string;
+  /** In a tree shared over etcd: the host that has it. */
+  host?: string;
+  /** The lease that it was activated under. */
+  lease?: string;
+  /** Boot and mount namespace that it is mounted in. Missing until everything is mounted. */
+  place?: string;
+  /** By number: from 1 those that are mounted, and those that are left to the caller. */
+  active?: Readonly<Record<string, ActiveMountFields>>;
+  system?: Readonly<Record<string, MountFields>>;
+}

@@ -33,6 +33,8 @@ export interface DaemonOptions {
   limits: Limits;
   /** Whether the services Transfer and Streaming are there; default not. */
   transfer: boolean;
+  /** Whether the service Mounts is there; default not. */
+  mounts: boolean;
   /** What to retire, by schedule; undefined: nothing. */
   policyFile?: string | undefined;
   /** As `openDB`'s; undefined: the default. */
@@ -56,6 +58,7 @@ const fields = [
   'limits',
   'expiryGraceMs',
   'transfer',
+  'mounts',
 ] as const;
 type Field = (typeof fields)[number];
 export type GivenOptions = { [name in Field]?: unknown };
@@ -105,6 +108,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     limits: limitsOf(object('limits', given.limits)),
     policyFile: path('policyFile', given.policyFile),
     transfer: flag('transfer', given.transfer),
+    mounts: flag('mounts', given.mounts),
     ...graceOf(given.expiryGraceMs),
   };
 }

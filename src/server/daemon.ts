@@ -163,6 +163,9 @@ async function startParts(
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
+  if (options.mounts && !db.orphans.foreign) {
+    for (const error of await db.mounts.sweep()) log.warn(`a mount is left over: ${error}`);
+  }
   const place = new RootWatch(root, (level, message) => log[level](message));
   undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
@@ -195,6 +198,7 @@ async function startParts(
     policies,
     pictures,
     transfer: options.transfer,
+    mounts: options.mounts,
     observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();

@@ -23,6 +23,7 @@ const files = [
   'containerd/services/images.proto',
   'containerd/services/introspection.proto',
   'containerd/services/leases.proto',
+  'containerd/services/mounts.proto',
   'containerd/services/namespaces.proto',
   'containerd/services/sandbox.proto',
   'containerd/services/snapshots.proto',

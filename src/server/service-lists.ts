@@ -10,6 +10,7 @@ import { healthService } from './services/health.js';
 import { imagesService } from './services/images.js';
 import { introspectionService } from './services/introspection.js';
 import { leasesService } from './services/leases.js';
+import { mountsService } from './services/mounts.js';
 import { namespacesService } from './services/namespaces.js';
 import { sandboxStoreService } from './services/sandbox-store.js';
 import { snapshotsService } from './services/snapshots.js';
@@ -36,6 +37,7 @@ export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Se
     eventsService(host),
     tasksService(),
     ebbtideService(host, stats),
+    ...(host.mounts ? [mountsService(host)] : []),
     ...(host.transfer ? transferServices(host) : []),
   ]);
 }

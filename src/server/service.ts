@@ -99,6 +99,8 @@ export interface ServiceHost {
   collect(signal: AbortSignal): Promise<GCStats>;
   /** Whether the services Transfer and Streaming are there. */
   readonly transfer: boolean;
+  /** Whether the service Mounts is there. */
+  readonly mounts: boolean;
   /** The daemon's own policy. */
   readonly policies: Policies;
   readonly pictures: Pictures;

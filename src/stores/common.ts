@@ -13,6 +13,7 @@ import type {
   ImageRecord,
   IngestRecord,
   LeaseRecord,
+  MountRecord,
   NamespaceRecord,
   RuntimeRecord,
   SandboxRecord,
@@ -28,7 +29,8 @@ export type StoredRecord =
   | BlobRecord
   | IngestRecord
   | SnapshotRecord
-  | LeaseRecord;
+  | LeaseRecord
+  | MountRecord;
 
 /**
  * The record under a key. The engine returns fresh values, so the record may be returned or changed. The key

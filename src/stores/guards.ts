@@ -152,3 +152,6 @@ export const blobGuard = (digest: string): string => `blob\0${digest}`;
 export const ingestGuard = (backendRef: string): string => `ingest\0${backendRef}`;
 export const snapshotGuard = (snapshotter: string, backendName: string): string =>
   `snapshot\0${snapshotter}\0${backendName}`;
+/** Of the directory of an activation; and of its name, which has one call at a time. */
+export const mountGuard = (directory: string): string => `mount\0${directory}`;
+export const mountNameGuard = (namespace: string, name: string): string => `mount\0${namespace}\0${name}`;

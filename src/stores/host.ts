@@ -1,5 +1,6 @@
 /** What a store needs of the DB. Implemented by db-host.ts; every store is constructed with one. */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
+import type { MountPoints } from '../backends/mount-points.js';
 import type { CallContext } from '../context.js';
 import type { Durability, Engine, Reader, Transaction, UpdateOptions } from '../engine/contract.js';
 import type { Guards } from './guards.js';
@@ -35,6 +36,8 @@ export interface StoreHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  /** Where mounts are activated; undefined: nowhere. */
+  readonly mountPoints?: MountPoints | undefined;
   readonly policy: ContentPolicy;
   readonly durability: Durability;
   /** Per-object guards shared by writers and backend sweeps. */

@@ -23,7 +23,7 @@ export type NamespaceDeleteOption = (
 ) => void | Promise<void>;
 
 /** Collections that are removed with their namespace and never keep it. */
-const dependents = ['leases', 'ingests', 'sandboxes', 'snapshotters'] as const;
+const dependents = ['leases', 'ingests', 'mounts', 'sandboxes', 'snapshotters'] as const;
 
 /** What it needs of a DB: less than other stores, so that one can be created for a single transaction. */
 export type NamespaceHost = Pick<StoreHost, 'update' | 'read' | 'countDeletion' | 'markContentDirty'>;
@@ -89,7 +89,7 @@ export class NamespaceStore {
 
   /**
    * Deletes a namespace that has no images, blobs, containers or snapshots; otherwise FailedPrecondition
-   * names those it has. Its leases, ingests, sandboxes and sequences are removed with it. NotFound when there
+   * names those it has. Its leases, ingests, mounts, sandboxes and sequences are removed with it. NotFound when there
    * is none.
    */
   async delete(ctx: CallContext, name: string, ...options: NamespaceDeleteOption[]): Promise<void> {

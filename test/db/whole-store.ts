@@ -112,6 +112,9 @@ export function everythingThatChanges(db: DB): Record<string, () => Promise<unkn
     'leases.delete': () => db.leases.delete(ctx, 'lease'),
     'leases.addResource': () => db.leases.addResource(ctx, 'lease', { type: 'content', id: digest }),
     'leases.deleteResource': () => db.leases.deleteResource(ctx, 'lease', { type: 'content', id: digest }),
+    'mounts.activate': () =>
+      db.mounts.activate(ctx, 'm', [{ type: 'bind', source: '/', options: ['bind'] }], { temporary: true }),
+    'mounts.deactivate': () => db.mounts.deactivate(ctx, 'm'),
     'content.writer': () => db.content.writer(ctx, 'new', {}),
     'content.writer of what is there': () => db.content.writer(ctx, 'new', { digest }),
     'content.writer that resumes': () => db.content.writer(ctx, 'unfinished', {}),

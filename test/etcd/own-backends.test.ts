@@ -4,12 +4,15 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
+import { sys, UmountFlag } from '../../src/backends/sys.js';
 import type { DB } from '../../src/db.js';
 import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content/content-helpers.js';
+import { tempDir } from '../support/db.js';
+import { mountedBelow } from '../support/mounted.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
@@ -199,4 +202,54 @@ test('given hosts that share a content directory, when one sweeps a blob whose r
   await writing;
   assert.deepEqual([stats.walked, stats.orphans.content, await blobs(root)], [['content'], 0, 1]);
   assert.equal((await b.content.info(ctx, desc.digest)).size, data.length);
+});
+
+test('given a mount of one host, when another collects what kept it, then the first unmounts it; one that goes for good leaves none', async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip('needs root');
+    return;
+  }
+  const dir = await tempDir(t);
+  const etcd = cluster.config();
+  const host = (name: string): Promise<DB> =>
+    openHost(t, {
+      root: join(dir, name),
+      engine: 'lmdb',
+      etcd: { ...etcd, hostId: name, sessionTtlSeconds: 5 },
+    });
+  const [a, b] = [await host('a'), await host('b')];
+  const mounted = mountedBelow(t, dir);
+  const mounts = [{ type: 'bind', source: dir, options: ['bind'] }];
+  const labels = { 'containerd.io/gc.bref.container': 'web' };
+  await a.containers.create(ctx, {
+    id: 'web',
+    runtime: { name: 'r' },
+    spec: { typeUrl: 't', value: new Uint8Array() },
+  });
+  const { active } = await a.mounts.activate(ctx, 'web', mounts, { temporary: true, labels });
+  const isNotHere = (error: unknown): boolean =>
+    kindOf(error) === 'NotFound' && /host a/.test((error as Error).message);
+  await assert.rejects(b.mounts.info(ctx, 'web'), isNotHere);
+  await assert.rejects(b.mounts.deactivate(ctx, 'web'), isNotHere);
+  await assert.rejects(
+    b.mounts.activate(ctx, 'web', mounts, { temporary: true }),
+    (error) => kindOf(error) === 'AlreadyExists',
+  );
+  assert.deepEqual([await b.mounts.list(ctx), (await a.mounts.list(ctx)).length], [[], 1]);
+  await b.garbageCollect();
+  assert.deepEqual(mounted(), [active[0]!.mountPoint]);
+  await b.containers.delete(ctx, 'web');
+  await b.garbageCollect();
+  await eventually('unmounted by its own host', () => mounted().length === 0);
+  assert.deepEqual(await a.mounts.list(ctx), []);
+
+  await a.leases.create(ctx, { id: 'l' });
+  await a.mounts.activate({ ...ctx, lease: 'l' }, 'web', mounts, { temporary: true });
+  const [point = ''] = mounted();
+  await a.close();
+  await b.hosts!.remove('a');
+  sys.umount(point, UmountFlag.detach);
+  await b.mounts.activate(ctx, 'web', mounts, { temporary: true });
+  await b.mounts.deactivate(ctx, 'web');
+  assert.deepEqual(mounted(), []);
 });

@@ -9,6 +9,7 @@ import {
   imageKey,
   ingestKey,
   leaseKey,
+  mountKey,
   namespaceKey,
   Relation,
   sandboxKey,
@@ -29,6 +30,7 @@ const snapshotters = ['native', 'other'];
 const digestArb = fc.constantFrom(...blobs).map(digest);
 const snapshotter = fc.constantFrom(...snapshotters);
 const snapshotName = fc.constantFrom(...snapshots);
+const mountName = fc.constantFrom('m1', 'm2');
 const imageName = fc.constantFrom(...images);
 const namespace = fc.constantFrom('ns1', 'ns2');
 const expiry = fc.constantFrom('past', 'future', 'never');
@@ -38,12 +40,14 @@ const suffix = fc.constantFrom('', '.0', '/x', '.l.1');
 const forward: fc.Arbitrary<Label> = fc.oneof(
   fc.tuple(suffix, digestArb).map(([s, d]): Label => [gc(`ref.content${s}`), d]),
   fc.tuple(suffix, imageName).map(([s, i]): Label => [gc(`ref.image${s}`), i]),
+  fc.tuple(suffix, mountName).map(([s, m]): Label => [gc(`ref.mount${s}`), m]),
   fc
     .tuple(snapshotter, fc.constantFrom('', '/1'), snapshotName)
     .map(([n, s, k]): Label => [gc(`ref.snapshot.${n}${s}`), k]),
   fc.constantFrom<Label>(
     [gc('ref.contents'), digest('a')],
     [gc('ref.other'), 'x'],
+    [gc('ref.mounts'), 'm1'],
     ['containerd.io/gc.reference', 'x'],
   ),
 );
@@ -78,6 +82,7 @@ const resource = fc.oneof(
   digestArb.map((key) => ({ kind: 'content', key })),
   imageName.map((key) => ({ kind: 'image', key })),
   fc.constantFrom('r1', 'r2').map((key) => ({ kind: 'ingest', key })),
+  mountName.map((key) => ({ kind: 'mount', key })),
   fc.tuple(snapshotter, snapshotName).map(([n, k]) => ({ kind: 'snapshot', key: `${n}/${k}` })),
 );
 
@@ -114,6 +119,7 @@ const alteration = fc.oneof(
     expected: fc.option(digestArb, { nil: '' }),
     expiry,
   }),
+  fc.record({ op: fc.constant('mount' as const), namespace, key: mountName, labels }),
   fc.record({ op: fc.constant('sandbox' as const), namespace, key: fc.constant('p1'), labels }),
   fc.record({
     op: fc.constant('lease' as const),
@@ -199,6 +205,9 @@ async function apply(w: World, a: Alteration): Promise<void> {
           ...(a.expiry !== 'never' && { expireat: timeOf(a.expiry) }),
         });
         break;
+      case 'mount':
+        tx.put(mountKey(ns, a.key), { ...times, directory: 'd', labels: stamped(a.labels) });
+        break;
       case 'sandbox':
         tx.put(sandboxKey(ns, a.key), { ...times, labels: stamped(a.labels) });
         break;
@@ -212,6 +221,7 @@ async function apply(w: World, a: Alteration): Promise<void> {
             content: () => blobKey(ns, key),
             image: () => imageKey(ns, key),
             ingest: () => ingestKey(ns, key),
+            mount: () => mountKey(ns, key),
             snapshot: () => snapshotKey(ns, first, rest.join('/')),
           }[kind];
           tx.link(

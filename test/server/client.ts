@@ -24,6 +24,7 @@ export const services = {
   leases: 'containerd.services.leases.v1.Leases',
   namespaces: 'containerd.services.namespaces.v1.Namespaces',
   sandboxes: 'containerd.services.sandbox.v1.Store',
+  mounts: 'containerd.services.mounts.v1.Mounts',
   snapshots: 'containerd.services.snapshots.v1.Snapshots',
   streaming: 'containerd.services.streaming.v1.Streaming',
   tasks: 'containerd.services.tasks.v1.Tasks',

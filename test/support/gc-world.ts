@@ -73,6 +73,7 @@ export class World implements CollectHost {
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
   readonly sweepsHeld = false;
+  readonly mounts = { sweep: async (): Promise<string[]> => [] };
   readonly liveMarks = new LiveMarks((message) => this.log('error', message));
   readonly lastUse: LastUse;
   expiryClock: ExpiryClock;

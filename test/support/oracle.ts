@@ -16,11 +16,12 @@ export interface NamespaceModel {
   /** By `<snapshotter>/<key>`. */
   snapshots: Map<string, { parent: string; labels: Labels }>;
   sandboxes: Map<string, { labels: Labels }>;
+  mounts: Map<string, { labels: Labels }>;
   leases: Map<string, { labels: Labels; resources: Resource[] }>;
 }
 
 export interface Resource {
-  /** content, image, snapshot, ingest. */
+  /** content, image, snapshot, ingest, mount. */
   kind: string;
   /** Digest, name, ref, `<snapshotter>/<key>`. */
   key: string;
@@ -39,6 +40,7 @@ const emptyNamespace = (): NamespaceModel => ({
   ingests: new Map(),
   snapshots: new Map(),
   sandboxes: new Map(),
+  mounts: new Map(),
   leases: new Map(),
 });
 
@@ -74,12 +76,14 @@ export function readModel(store: RecordSource): Model {
   });
   each('snapshots', (ns, name, f) => ns.snapshots.set(name, { parent: text(f.parent), labels: labelsIn(f) }));
   each('sandboxes', (ns, name, f) => ns.sandboxes.set(name, { labels: labelsIn(f) }));
+  each('mounts', (ns, name, f) => ns.mounts.set(name, { labels: labelsIn(f) }));
   each('leases', (ns, name, f, key) => {
     const kinds: Record<string, string> = {
       blobs: 'content',
       images: 'image',
       snapshots: 'snapshot',
       ingests: 'ingest',
+      mounts: 'mount',
     };
     const resources = ['holds', 'holds.flat'].flatMap((relation) =>
       Array.from(store.links(key, relation), (target) => {
@@ -92,7 +96,7 @@ export function readModel(store: RecordSource): Model {
   return model;
 }
 
-/** `kind|ns|key` of every lease, image, ingest, blob and snapshot there is. */
+/** `kind|ns|key` of every lease, image, ingest, blob, snapshot and mount there is. */
 export function collectibles(model: Model): Set<string> {
   const all = new Set<string>();
   for (const [ns, space] of model) {
@@ -101,6 +105,7 @@ export function collectibles(model: Model): Set<string> {
     for (const name of space.ingests.keys()) all.add(`ingest|${ns}|${name}`);
     for (const name of space.blobs.keys()) all.add(`content|${ns}|${name}`);
     for (const name of space.snapshots.keys()) all.add(`snapshot|${ns}|${name}`);
+    for (const name of space.mounts.keys()) all.add(`mount|${ns}|${name}`);
   }
   return all;
 }
@@ -192,6 +197,7 @@ class Oracle {
     };
     for (const [key, { labels }] of space.blobs) back('content', key, labels);
     for (const [key, { labels }] of space.snapshots) back('snapshot', key, labels);
+    for (const [key, { labels }] of space.mounts) back('mount', key, labels);
     for (const [key, { labels }] of space.images) if (expired(labels, this.#now)) back('image', key, labels);
     for (const [key, { labels }] of space.blobs) this.#conditions(ns, space, `content|${ns}|${key}`, labels);
     for (const [key, { labels }] of space.images) this.#conditions(ns, space, `image|${ns}|${key}`, labels);
@@ -239,7 +245,7 @@ class Oracle {
   #follow(ns: string, labels: Labels): void {
     for (const [label, value] of Object.entries(labels)) {
       if (!label.startsWith(`${GC}ref.`)) continue;
-      const target = named(label.slice(`${GC}ref.`.length), value, ['content', 'image']);
+      const target = named(label.slice(`${GC}ref.`.length), value, ['content', 'image', 'mount']);
       if (target) this.#reach(target.kind, ns, target.key);
     }
   }
@@ -278,7 +284,7 @@ class Oracle {
 /** `kind|ns|key` of all that is reachable at `now`, whether there is a record of it or not. */
 export const reached = (model: Model, now: bigint): Set<string> => new Oracle(model, now).reached();
 
-/** What a collection at `now` keeps of the model's leases, images, ingests, blobs and snapshots. */
+/** What a collection at `now` keeps of the model's leases, images, ingests, blobs, snapshots and mounts. */
 export function survivors(model: Model, now: bigint): Set<string> {
   const kept = reached(model, now);
   return new Set([...collectibles(model)].filter((name) => kept.has(name)));

@@ -26,6 +26,7 @@ const host = {
   collect: (signal: AbortSignal) => collections.collect(signal),
   policies,
   pictures: new Pictures(db, stopping.signal),
+  mounts: false,
   transfer: false,
   observe: <T>(run: () => Promise<T>) => run(),
 };

@@ -5,6 +5,7 @@
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { eachLimit } from '../files.js';
+import { unescaped } from '../mount-points.js';
 
 const PROCESSES_AT_ONCE = 16;
 /** In mountinfo: the root of the mount in its file system, the mount point, …, the options of the file system. */
@@ -62,7 +63,3 @@ async function mountTables(): Promise<string[]> {
   });
   return [...tables.values()];
 }
-
-/** Spaces and the like are octal there. */
-const unescaped = (text: string): string =>
-  text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));

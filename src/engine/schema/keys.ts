@@ -51,6 +51,7 @@ export const snapshotKey = (ns: string, snapshotter: string, name: string): Key 
 export const blobKey = (ns: string, digest: string): Key => key('blobs', ns, digest);
 export const ingestKey = (ns: string, ref: string): Key => key('ingests', ns, ref);
 export const sandboxKey = (ns: string, id: string): Key => key('sandboxes', ns, id);
+export const mountKey = (ns: string, name: string): Key => key('mounts', ns, name);
 export const leaseKey = (ns: string, id: string): Key => key('leases', ns, id);
 /** Target of `containerd.io/gc.ref.<word…>` for words that are not built in; `word` is all after `gc.ref.`. */
 export const foreignKey = (ns: string, word: string, value: string): Key => key('foreign', ns, word, value);

@@ -11,6 +11,7 @@ import {
   key,
   leaf,
   leaseKey,
+  mountKey,
   sandboxKey,
   snapshotKey,
 } from '../../engine/schema/keys.js';
@@ -26,6 +27,7 @@ export const objectKinds = [
   'lease',
   'ingest',
   'sandbox',
+  'mount',
 ] as const;
 /** One of `objectKinds`. */
 export type ObjectKind = (typeof objectKinds)[number];
@@ -141,6 +143,7 @@ function exactMatches({ reader, ns, snapshotters }: Place, name: string): Key[] 
     leaseKey(ns, name),
     ingestKey(ns, name),
     sandboxKey(ns, name),
+    mountKey(ns, name),
   ];
   for (const snapshotter of snapshotters) {
     possible.push(snapshotKey(ns, snapshotter, name));

@@ -43,7 +43,7 @@ export interface LeaseOwner {
 
 /** One object on the way from a root. */
 export interface WhyStep extends StepReason {
-  /** content, snapshot, image, container, lease, ingest or sandbox. */
+  /** content, snapshot, image, container, lease, ingest, sandbox or mount. */
   kind: string;
   /** Where it is. */
   namespace: string;

@@ -98,7 +98,16 @@ function presentOf({ graph }: Engine, type: number): number {
 }
 
 /** Kinds of records in the order in which a kept one is soonest found. */
-const collections = ['images', 'containers', 'sandboxes', 'leases', 'blobs', 'snapshots', 'ingests'];
+const collections = [
+  'images',
+  'containers',
+  'sandboxes',
+  'leases',
+  'blobs',
+  'snapshots',
+  'ingests',
+  'mounts',
+];
 
 /** A namespace of which nothing is kept, though it has records. Usually ends at its first image. */
 async function checkNamespace(

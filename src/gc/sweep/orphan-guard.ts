@@ -33,6 +33,7 @@ const COLLECTIONS = [
   'containers',
   'leases',
   'ingests',
+  'mounts',
   'sandboxes',
 ];
 

@@ -22,6 +22,7 @@ import {
   ResourceImage,
   ResourceIngest,
   ResourceLease,
+  ResourceMount,
   ResourceSnapshot,
 } from '../types.js';
 import type { BackendItem } from './orphan-candidates.js';
@@ -97,6 +98,9 @@ export class Removal {
       }
       case ResourceImage:
         this.#event(namespaceOf(record), '/images/delete', { name: leaf(record) });
+        break;
+      case ResourceMount:
+        // It stays mounted until the run's sweep.
         break;
       default:
         // Containers and sandboxes are never collectible; a node of another type has no record.

@@ -253,8 +253,8 @@ class Graph {
 }
 
 const kinds = [
-  ...['', 'files', 'image', 'container', 'lease', 'ingest', 'sandbox', 'content', 'snapshot', 'record'],
-  ...['bytes of content', 'bytes of snapshot', 'bytes of ingest'],
+  ...['', 'files', 'image', 'container', 'lease', 'ingest', 'sandbox', 'mount', 'content', 'snapshot'],
+  ...['record', 'bytes of content', 'bytes of snapshot', 'bytes of ingest'],
 ];
 
 const kindNumbers = new Map(kinds.map((kind, n) => [kind, n]));

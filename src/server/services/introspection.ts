@@ -51,6 +51,11 @@ const transferPlugins = [
   ['grpc', 'transfer'],
 ] as const;
 
+const mountPlugins = [
+  ['mount-manager', 'bolt'],
+  ['grpc', 'mounts'],
+] as const;
+
 export function introspectionService(host: ServiceHost): Service {
   const plugins = pluginsOf(host);
   return {
@@ -74,7 +79,7 @@ export function introspectionService(host: ServiceHost): Service {
   };
 }
 
-function pluginsOf({ db, root, transfer }: ServiceHost): Plugin[] {
+function pluginsOf({ db, root, transfer, mounts }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
   // As in containerd: the levels of amd64 affect matching, but do not name the host.
   const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
@@ -100,6 +105,7 @@ function pluginsOf({ db, root, transfer }: ServiceHost): Plugin[] {
     plugin('gc', 'scheduler'),
     plugin('sandbox.store', 'local'),
     ...grpcPlugins.map((id) => plugin('grpc', id)),
+    ...(mounts ? mountPlugins.map(([type, id]) => plugin(type, id)) : []),
     ...(transfer ? transferPlugins.map(([type, id]) => plugin(type, id)) : []),
   ];
 }

@@ -22,7 +22,7 @@ export function why(program: Command): void {
     .addOption(new Option('--kind <kind>', 'only objects of this kind').choices([...objectKinds]))
     .addHelpText(
       'after',
-      '\nOBJECT is a digest or its beginning (4 hex digits at least), an image, container, lease or sandbox,' +
+      '\nOBJECT is a digest or its beginning (4 hex digits at least), an image, container, lease, sandbox or mount,' +
         '\nthe ref of an ingest, or a snapshot: KEY or SNAPSHOTTER/KEY.',
     )
     .action(

@@ -36,6 +36,7 @@ export function serve(program: Command): void {
     )
     .option('--policy-file <file>', 'JSON file: what to retire, by schedule (see `ebbtide policy show`)')
     .option('--transfer', 'serve registries, archives and tags to `ctr` 2.x without --local')
+    .option('--mounts', 'activate mounts for clients of containerd 2.2 and later')
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(
       new Option('--log-level <level>', 'lowest level that is logged (default: info)').choices([

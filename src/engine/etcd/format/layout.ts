@@ -5,10 +5,10 @@
  * ```
  * v1/version                                       schema revision
  * v1/namespaces/<ns>                               one etcd key per record, JSON
- * v1/<ns>/images|containers|sandboxes|leases/<name>
+ * v1/<ns>/images|containers|sandboxes|leases|mounts/<name>
  * v1/<ns>/content/blob/<digest>   v1/<ns>/content/ingests/<ref>
  * v1/<ns>/snapshots/<snapshotter>[/<key>]
- * <record>/children/<key>   <lease>/[flat/]content|ingests|images|snapshots/<…>     unbounded sets: a key an entry
+ * <record>/children/<key>   <lease>/[flat/]content|ingests|images|mounts|snapshots/<…>     unbounded sets: a key an entry
  * v1/<ns>/sequence/<counter>                       decimal
  * scheduler.v1/dirty|last|dirtyCS/<backend>|dirtySS/<snapshotter>/<backend>
  * scheduler.v1/removed/content/<backend>|removed/snapshots/<snapshotter>/<backend>|foreign/<backend>
@@ -79,6 +79,7 @@ const shapes: Readonly<Record<string, Shape>> = {
   containers: { parts: 3, dir: 'containers' },
   sandboxes: { parts: 3, dir: 'sandboxes' },
   leases: { parts: 3, dir: 'leases' },
+  mounts: { parts: 3, dir: 'mounts' },
   blobs: { parts: 3, dir: 'content/blob' },
   ingests: { parts: 3, dir: 'content/ingests' },
   snapshotters: { parts: 3, dir: 'snapshots' },
@@ -278,12 +279,14 @@ const leaseDirs: Readonly<Record<string, string>> = {
   blobs: 'content',
   ingests: 'ingests',
   images: 'images',
+  mounts: 'mounts',
   snapshots: 'snapshots',
 };
 const leaseCollections: Readonly<Record<string, string>> = {
   content: 'blobs',
   ingests: 'ingests',
   images: 'images',
+  mounts: 'mounts',
   snapshots: 'snapshots',
 };
 
@@ -305,6 +308,7 @@ function parseTree(parts: string[]): Place | undefined {
     case 'containers':
     case 'sandboxes':
     case 'leases':
+    case 'mounts':
       return at(dir, 3, 1);
     case 'content':
       if (names[2] === 'blob') return at('blobs', 4, 1);
