@@ -27,16 +27,13 @@ class Walk {
 
   constructor(pages: Pages) {
     this.pages = pages;
-    this.#entered = new Uint8Array(pages.limit);
+    this.#entered = new Uint8Array(pages.slots);
   }
 
   enter(id: number): Area {
     const area = this.pages.area(id);
-    const last = id + area.view.getUint32(area.at + 12, true);
-    for (let page = id; page <= last; page++) {
-      if (this.#entered[page] === 1) throw this.pages.damage('it belongs to two places', page);
-      this.#entered[page] = 1;
-    }
+    if (this.#entered[area.slot] === 1) throw this.pages.damage('it belongs to two places', id);
+    this.#entered[area.slot] = 1;
     return area;
   }
 }
@@ -175,7 +172,8 @@ export class Bucket {
     if (valueEnd - valueAt < BUCKET_BYTES) throw walk.pages.damage('a bucket is cut short', page);
     const root = readPageId(view, valueAt);
     const sequence = readPageId(view, valueAt + 8);
-    const inline = root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page } : undefined;
+    const inline =
+      root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page, slot: -1 } : undefined;
     return new Bucket(walk, root, sequence, inline);
   }
 

@@ -50,6 +50,13 @@ export function makeHistory(dir: string, seed: number, pageSize: number, transac
   return stdout.trimEnd().split('\n');
 }
 
+/** The files `0`, `1`, … in `dir`: one file after each of its commits. See images.go. */
+export function makeImages(dir: string, pageSize: number, commits: number, seed: number): void {
+  const args = ['images', dir, `${pageSize}`, `${commits}`, `${seed}`];
+  const { status, stderr } = spawnSync(program(), args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+}
+
 /** A process that commits to a file until it is disposed. */
 export class Writer implements AsyncDisposable {
   readonly #child: ChildProcess;
