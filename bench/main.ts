@@ -4,6 +4,8 @@
  */
 const programs: Readonly<Record<string, string>> = {
   'any-host': './any-host/main.js',
+  'any-host-live': './any-host/live.js',
+  'any-host-large': './any-host/large.js',
   core: './core.js',
   daemon: './daemon/main.js',
   etcd: './etcd/main.js',

@@ -154,9 +154,9 @@ export class Bucket {
   /** Of an inline bucket. */
   readonly #inline: Area | undefined;
   /** The last number that the bucket gave out. */
-  readonly sequence: number;
+  readonly sequence: bigint;
 
-  private constructor(walk: Walk, root: number, sequence: number, inline: Area | undefined) {
+  private constructor(walk: Walk, root: number, sequence: bigint, inline: Area | undefined) {
     this.#walk = walk;
     this.#root = root;
     this.sequence = sequence;
@@ -165,13 +165,13 @@ export class Bucket {
 
   /** The bucket of all buckets. Its walks, and those of the buckets in it, are one walk of the file. */
   static root({ pages, meta }: BoltSnapshot): Bucket {
-    return new Bucket(new Walk(pages), meta.root, 0, undefined);
+    return new Bucket(new Walk(pages), meta.root, 0n, undefined);
   }
 
   static of(walk: Walk, { valueAt, valueEnd, area: { bytes, view, page } }: Entry): Bucket {
     if (valueEnd - valueAt < BUCKET_BYTES) throw walk.pages.damage('a bucket is cut short', page);
     const root = readPageId(view, valueAt);
-    const sequence = readPageId(view, valueAt + 8);
+    const sequence = view.getBigUint64(valueAt + 8, true);
     const inline =
       root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page, slot: -1 } : undefined;
     return new Bucket(walk, root, sequence, inline);

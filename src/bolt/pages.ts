@@ -1,9 +1,10 @@
 /**
  * The pages that a reading found, of each only the bytes that are used: containerd's have 4 KiB for a record of some hundred bytes.
  * Filled by reading.ts in any order, read by bucket.ts. Memory: those bytes, and some twenty for each page; nothing for what the
- * file has beside them, however long it is.
+ * file has beside them, however long it is, nor for the rest of long values, if that is not asked for.
  */
 import { unavailable } from '../errors.js';
+import { withoutLongValues } from './cut.js';
 import { BoltDamage, ELEMENT_BYTES, PAGE_HEADER_BYTES, PageFlag } from './format.js';
 
 /** Pages are kept in buffers of this size; one of several pages may have its own. */
@@ -87,6 +88,7 @@ export class Pages {
   readonly pageSize: number;
   /** One after the last page that the file has room for, and uses. */
   limit = 0;
+  readonly #valueBytesMax: number;
   readonly #segments: Segment[] = [];
   readonly #known = new Table();
   /** Of each slot: its segment, its place in it, its length. */
@@ -100,9 +102,11 @@ export class Pages {
   /** Why a page that something leads to is not kept. */
   readonly #refused = new Map<number, string>();
 
-  constructor(path: string, pageSize: number) {
+  /** @param valueBytesMax of a value that makes its page go on in others; the rest of a longer one is not kept */
+  constructor(path: string, pageSize: number, valueBytesMax = Number.POSITIVE_INFINITY) {
     this.path = path;
     this.pageSize = pageSize;
+    this.#valueBytesMax = valueBytesMax;
   }
 
   /** All that were ever kept: slots are below it. */
@@ -147,20 +151,37 @@ export class Pages {
   /** Keeps a page, with those that it goes on in. REQUIRES: `bytes` has all of it from `at` on. */
   keep(id: number, bytes: Buffer, view: DataView, at: number): void {
     const overflow = view.getUint32(at + 12, true);
+    if (!this.#claim(id, overflow)) return;
+    const room = (1 + overflow) * this.pageSize;
+    const length = Math.min(room, usedBytes(view, at, room));
+    const cut = overflow === 0 ? undefined : withoutLongValues(bytes, view, at, room, this.#valueBytesMax);
+    if (cut !== undefined) this.#add(id, cut, 0, cut.length);
+    else this.#add(id, bytes, at, length);
+  }
+
+  /** The pages that it goes on in are no others. */
+  #claim(id: number, overflow: number): boolean {
     for (let page = id + 1; page <= id + overflow; page++)
       if (this.#known.get(page) !== Known.nothing) {
         this.refuse(id, 'it belongs to two places');
-        return;
+        return false;
       }
     for (let page = id + 1; page <= id + overflow; page++) this.#known.set(page, Known.inside);
-    const room = (1 + overflow) * this.pageSize;
-    const length = Math.min(room, usedBytes(view, at, room));
+    return true;
+  }
+
+  #add(id: number, bytes: Buffer, at: number, length: number): void {
     if (this.#slots === this.#lengthOf.length) this.#grow();
     const slot = this.#slots++;
-    const place = this.#placeFor(length);
-    this.#segments[this.#open]?.bytes.set(bytes.subarray(at, at + length), place);
-    this.#segmentOf[slot] = this.#open;
-    this.#placeOf[slot] = place;
+    if (length > SEGMENT_BYTES && at === 0) {
+      // Its buffer is its own.
+      this.#segmentOf[slot] = this.#segments.push({ bytes, view: viewOf(bytes) }) - 1;
+    } else {
+      const place = this.#placeFor(length);
+      this.#segments[this.#open]?.bytes.set(bytes.subarray(at, at + length), place);
+      this.#segmentOf[slot] = this.#open;
+      this.#placeOf[slot] = place;
+    }
     this.#lengthOf[slot] = length;
     this.#known.set(id, KEPT + slot);
     this.#refused.delete(id);

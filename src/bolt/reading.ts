@@ -47,10 +47,10 @@ export class Reading {
   #wanted: number[] = [];
   #commits = 0;
 
-  constructor(source: BoltSource) {
+  constructor(source: BoltSource, valueBytesMax?: number) {
     this.#source = source;
     this.#meta = source.newest();
-    this.pages = new Pages(source.path, this.#meta.pageSize);
+    this.pages = new Pages(source.path, this.#meta.pageSize, valueBytesMax);
     this.#chunk = allocate(source.path, Math.max(CHUNK_BYTES, this.#meta.pageSize));
     this.#chunkView = viewOf(this.#chunk);
   }

@@ -89,15 +89,17 @@ export class PageScan implements Disposable {
   readonly #ids: number[] = [];
   readonly #file: BoltFile;
   readonly #length: number;
-  /** Parts of the file that were needed last, by their numbers. */
+  /** Parts of the file that were needed last, by their numbers, the last one at the end. */
   readonly #chunks = new Map<number, Piece>();
+  #lastChunk = -1;
   /** Where a page is that does not stand in its place. */
   readonly #elsewhere = new Map<number, number>();
 
-  private constructor(file: BoltFile) {
-    this.path = file.path;
-    this.#file = file;
-    this.#length = file.length();
+  /** With its metas and no `ids`: see `read`. */
+  constructor(path: string) {
+    this.path = path;
+    this.#file = new BoltFile(path);
+    this.#length = this.#file.length();
     this.ids = this.#ids;
     const metas = [0, ...PAGE_SIZES].flatMap((at) => {
       const { bytes, at: place } = this.#piece(at, at + PAGE_HEADER_BYTES + META_BYTES);
@@ -110,9 +112,8 @@ export class PageScan implements Disposable {
 
   /** Looks at every page. */
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
-    const file = new BoltFile(path);
+    const scan = new PageScan(path);
     try {
-      const scan = new PageScan(file);
       const pages = scan.#find();
       for (let page = 0; !pages.next().done; page++) {
         if (page % PAGES_PER_TURN !== 0) continue;
@@ -121,7 +122,7 @@ export class PageScan implements Disposable {
       }
       return scan;
     } catch (error) {
-      file[Symbol.dispose]();
+      scan[Symbol.dispose]();
       throw error;
     }
   }
@@ -145,7 +146,9 @@ export class PageScan implements Disposable {
     if (value.length < BUCKET_BYTES) return undefined;
     const view = viewOf(value);
     const page = readPageId(view, 0);
-    const sequence = readPageId(view, 8);
+    // Larger ones are damaged: no bucket has had so many entries.
+    const last = readPageId(view, 8);
+    const sequence = Number.isSafeInteger(last) ? last : 0;
     if (page !== 0) return { page, sequence, entries: undefined };
     // The value of an entry is in the bytes of its page.
     const piece = pieceOf(Buffer.from(value.buffer as ArrayBuffer));
@@ -199,15 +202,23 @@ export class PageScan implements Disposable {
       this.#file.read(bytes, at);
       return { ...pieceOf(bytes), at: 0 };
     }
+    return { ...this.#chunk(number), at: at - start };
+  }
+
+  #chunk(number: number): Piece {
     let chunk = this.#chunks.get(number);
+    if (number === this.#lastChunk && chunk !== undefined) return chunk;
     if (chunk === undefined) {
-      chunk = pieceOf(allocate(this.path, CHUNK_BYTES));
-      this.#file.read(chunk.bytes, start);
+      // The one that was not needed for longest makes room: no piece of it is in use.
       const [oldest] = this.#chunks.size < CHUNKS_MAX ? [] : this.#chunks.keys();
+      chunk = oldest === undefined ? undefined : this.#chunks.get(oldest);
       if (oldest !== undefined) this.#chunks.delete(oldest);
-      this.#chunks.set(number, chunk);
-    }
-    return { ...chunk, at: at - start };
+      chunk ??= pieceOf(allocate(this.path, CHUNK_BYTES));
+      this.#file.read(chunk.bytes, number * CHUNK_BYTES);
+    } else this.#chunks.delete(number);
+    this.#chunks.set(number, chunk);
+    this.#lastChunk = number;
+    return chunk;
   }
 
   /** @param isKept whether the entries stay when the bytes of other pages come */

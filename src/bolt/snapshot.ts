@@ -28,6 +28,8 @@ export interface SnapshotOptions {
   readonly signal?: AbortSignal | undefined;
   /** Readings before Unavailable. */
   readonly readingsMax?: number;
+  /** As much as is kept of values that take more than a page. Default: all. */
+  readonly valueBytesMax?: number | undefined;
 }
 
 const READINGS_MAX = 60;
@@ -43,14 +45,14 @@ const CALM_STEPS_MAX = 50;
  * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when commits came too fast to follow them, each time.
  */
 export async function readBolt(path: string, options: SnapshotOptions = {}): Promise<BoltSnapshot> {
-  const { signal, readingsMax = READINGS_MAX } = options;
+  const { readingsMax = READINGS_MAX, ...rest } = options;
   try {
     for (let retries = 0; retries < readingsMax; retries++) {
       using file = new BoltFile(path);
-      if (retries > 0) await calm(file, signal);
-      const snapshot = await readOnce(file, retries, signal);
+      if (retries > 0) await calm(file, options.signal);
+      const snapshot = await readOnce(file, retries, rest);
       if (snapshot !== undefined && !file.isReplaced()) return snapshot;
-      const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, signal) : undefined;
+      const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, rest) : undefined;
       if (copied !== undefined) return copied;
     }
   } catch (error) {
@@ -70,10 +72,10 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
 export async function readOnce(
   source: BoltSource,
   retries = 0,
-  signal?: AbortSignal,
+  { signal, valueBytesMax }: SnapshotOptions = {},
 ): Promise<BoltSnapshot | undefined> {
   try {
-    const reading = new Reading(source);
+    const reading = new Reading(source, valueBytesMax);
     let turn = performance.now();
     for (const _ of reading.steps()) {
       throwIfAborted(signal);
@@ -103,7 +105,7 @@ async function calm(file: BoltFile, signal: AbortSignal | undefined): Promise<vo
 async function readCopy(
   path: string,
   retries: number,
-  signal: AbortSignal | undefined,
+  options: SnapshotOptions,
 ): Promise<BoltSnapshot | undefined> {
   const directory = await mkdtemp(join(tmpdir(), 'ebbtide-copy-'));
   const copy = join(directory, 'copy');
@@ -117,7 +119,7 @@ async function readCopy(
     await rm(directory, { recursive: true, force: true });
   }
   using opened = file;
-  return await readOnce(opened, retries, signal);
+  return await readOnce(opened, retries, options);
 }
 
 /** The newest transaction of the file. A cheap way to see whether it changed. */

@@ -43,7 +43,7 @@ for (const pageSize of [1024, 4096, 16384, 65536]) {
         root.find('nothing', () => assert.fail()),
         false,
       );
-      root.find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7));
+      root.find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7n));
       root.find('many', (entry) => {
         const many = theirs.many as Tree;
         for (const key of Object.keys(many).slice(0, 200))

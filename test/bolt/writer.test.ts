@@ -33,7 +33,7 @@ for (const pageSize of [512, 1024, 4096, 65536]) {
       assert.equal(statSync(path).size, size);
       assert.ok(size < statSync(from).size || pageSize > 4096);
       const snapshot = await readBolt(path);
-      rootBucket(snapshot).find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7));
+      rootBucket(snapshot).find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7n));
       assert.deepEqual(dump(path), theirs);
       assert.deepEqual(judge([path]), ['sound']);
     }
