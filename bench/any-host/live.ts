@@ -20,6 +20,9 @@ const LOADS = [
   [1000, 0],
 ] as const;
 
+/** A load that is not followed is not tried for longer. */
+const REFUSED_MAX = 2;
+
 const middle = (all: readonly number[]): number => all.toSorted((a, b) => a - b)[all.length >> 1] ?? 0;
 const seconds = ({ user, system }: NodeJS.CpuUsage): number => (user + system) / 1e6;
 
@@ -32,7 +35,7 @@ try {
     const writer = await Committing.start(path, perSecond, burst);
     const [again, followed, cpu, wall]: number[][] = [[], [], [], []];
     let refused = 0;
-    for (let n = 0; n < reads; n++) {
+    for (let n = 0; n < reads && refused < REFUSED_MAX; n++) {
       const [usage, start] = [process.cpuUsage(), performance.now()];
       try {
         const snapshot = await readBolt(path);

@@ -5,7 +5,7 @@
  */
 import { constants } from 'node:fs';
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { getPriority, setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep, setImmediate as yieldToOthers } from 'node:timers/promises';
 import { throwIfAborted, unavailable } from '../errors.js';
@@ -33,6 +33,9 @@ export interface SnapshotOptions {
 }
 
 const READINGS_MAX = 60;
+/** After so many the next ones go before other processes, where this one may: each time that it waits for a processor, commits come. */
+const READINGS_BEFORE_URGENT = 2;
+const URGENT = -15;
 /** After so many a copy is tried, once. */
 const READINGS_BEFORE_COPY = 3;
 /** Between two turns of others. */
@@ -50,7 +53,10 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
     for (let retries = 0; retries < readingsMax; retries++) {
       using file = new BoltFile(path);
       if (retries > 0) await calm(file, options.signal);
-      const snapshot = await readOnce(file, retries, rest);
+      const isUrgent = retries >= READINGS_BEFORE_URGENT;
+      const snapshot = await (isUrgent
+        ? first(() => readOnce(file, retries, rest))
+        : readOnce(file, retries, rest));
       if (snapshot !== undefined && !file.isReplaced()) return snapshot;
       const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, rest) : undefined;
       if (copied !== undefined) return copied;
@@ -91,6 +97,21 @@ export async function readOnce(
   }
 }
 
+/** Runs it before other processes, where that is allowed. */
+async function first<T>(run: () => Promise<T>): Promise<T> {
+  const usual = getPriority();
+  try {
+    setPriority(Math.min(usual, URGENT));
+  } catch {
+    return await run();
+  }
+  try {
+    return await run();
+  } finally {
+    setPriority(usual);
+  }
+}
+
 /** Waits for the end of a burst of commits. */
 async function calm(file: BoltFile, signal: AbortSignal | undefined): Promise<void> {
   for (let step = 0; step < CALM_STEPS_MAX; step++) {
@@ -102,7 +123,7 @@ async function calm(file: BoltFile, signal: AbortSignal | undefined): Promise<vo
 }
 
 /** Of a copy that is made at once, and takes no room. Undefined where the file system makes none, or the temporary directory is on another one. */
-async function readCopy(
+export async function readCopy(
   path: string,
   retries: number,
   options: SnapshotOptions,

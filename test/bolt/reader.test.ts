@@ -8,13 +8,13 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { rootBucket } from '../../src/bolt/bucket.js';
 import { BoltDamage } from '../../src/bolt/format.js';
-import { type BoltSnapshot, boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
+import { boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
 import { isKind } from '../../src/errors.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 import { damage } from './damage.js';
 import { fill, missing, type Tree, Writer } from './program.js';
-import { treeOf } from './tree.js';
+import { numbersIn, treeOf } from './tree.js';
 
 const skip = missing ?? false;
 const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 200);
@@ -59,15 +59,6 @@ for (const pageSize of [1024, 4096, 16384, 65536]) {
       );
     });
   }
-}
-
-/** The numbers that the counters of a file have: one, unless it is of two moments. */
-function numbersIn(snapshot: BoltSnapshot): Set<string> {
-  const numbers = new Set<string>();
-  rootBucket(snapshot).each((bucket) =>
-    bucket.bucket?.each((entry) => numbers.add(entry.text.slice(0, entry.text.indexOf(' ')))),
-  );
-  return numbers;
 }
 
 test(`given a bbolt that commits all the time, then each of ${reads} readings is of one moment`, {
