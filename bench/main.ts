@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host`, `core`, `daemon`, `etcd`, `lease` and `policy` have
+ * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `lease` and `policy` have
  * their own. Each program runs when it is imported, and reads its options from `process.argv`.
  */
 const programs: Readonly<Record<string, string>> = {

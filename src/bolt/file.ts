@@ -3,7 +3,7 @@
  * Called by snapshot.ts and scan.ts. Reads are synchronous: nearly all are of pages in memory, and the less time is between two looks
  * at the metas, the fewer commits can be.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, read, readSync, statSync } from 'node:fs';
 import { failedPrecondition, notFound } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 import { BoltDamage, META_BYTES, type Meta, PAGE_HEADER_BYTES, PAGE_SIZES, parseMeta } from './format.js';
@@ -15,6 +15,8 @@ export interface BoltSource {
   length(): number;
   /** Fills `bytes` with what is there from `at` on. Returns how many bytes that are; the rest is zeros. */
   read(bytes: Buffer, at: number): number;
+  /** As `read`, by another thread. */
+  readBeside(bytes: Buffer, at: number): Promise<number>;
   /** The newest valid meta. BoltDamage without one. */
   newest(): Meta;
 }
@@ -53,6 +55,18 @@ export class BoltFile implements BoltSource, Disposable {
     for (let done = 0; done < bytes.length; ) {
       const length = Math.min(bytes.length - done, READ_BYTES_MAX);
       const more = readSync(this.#fd, bytes, done, length, at + done);
+      if (more === 0) {
+        bytes.fill(0, done);
+        return done;
+      }
+      done += more;
+    }
+    return bytes.length;
+  }
+
+  async readBeside(bytes: Buffer, at: number): Promise<number> {
+    for (let done = 0; done < bytes.length; ) {
+      const more = await readSome(this.#fd, bytes, done, at + done);
       if (more === 0) {
         bytes.fill(0, done);
         return done;
@@ -129,3 +143,10 @@ function openQuietly(path: string): number {
   }
   throw failedPrecondition(`${path} is not a regular file`, { object: path });
 }
+
+const readSome = (fd: number, bytes: Buffer, from: number, at: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    read(fd, bytes, from, Math.min(bytes.length - from, READ_BYTES_MAX), at, (error, bytesRead) =>
+      error === null ? resolve(bytesRead) : reject(error),
+    );
+  });

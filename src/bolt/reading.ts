@@ -8,12 +8,16 @@
  *   - the transaction after V wrote none of V's pages: of its tree, a page that was read as one of V's is unchanged, with
  *     everything below it. Only the others on the way down are read then, some for each commit; what nothing leads to any more is forgotten.
  *
+ * Several reads may be under way. What one of them has is of the newest transaction if the page was wanted all the time: then each
+ * transaction in between had it, and wrote it not.
+ *
  * So a reading follows commits, and ends with the whole tree of the transaction that is the newest then. It has to see each:
  * of two that came between two looks, the second may have written pages that the first one freed. Then it is `Overtaken`, and
  * all that was read is of no use.
  *
  * Nothing is trusted: what is not as it must be is not followed, and a walk of the pages says so. Each page is read once.
  */
+import { present } from '../errors.js';
 import type { BoltSource } from './file.js';
 import {
   BUCKET_BYTES,
@@ -30,29 +34,68 @@ import { allocate, Pages, viewOf } from './pages.js';
 const CHUNK_BYTES = 512 * 1024;
 /** Reading what is between two pages takes no longer than beginning another read. */
 const GAP_BYTES = 16 * 1024;
-/** Pages that are read at once when a commit was seen, and of those below one page: the rest is read in its turn. */
+/** A commit changes ten or twenty pages. */
 const FOLLOWED_MAX = 256;
+/** Of the pages below one that changed: more are those that were not read yet. */
 const FOLLOWED_CHILDREN_MAX = 8;
 
 /** Two commits came between two looks. */
 export class Overtaken extends Error {}
 
+interface Chunk {
+  readonly bytes: Buffer;
+  readonly view: DataView;
+}
+
+/** Pages that lie close to one another. */
+interface Run {
+  readonly chunk: Chunk;
+  readonly ids: readonly number[];
+  /** The first page, and the one after the last. */
+  readonly start: number;
+  readonly end: number;
+  /** Commits that were followed when the read began. */
+  readonly since: number;
+  readonly read: Promise<unknown> | undefined;
+}
+
+export interface ReadingOptions {
+  readonly valueBytesMax?: number | undefined;
+  /** Reads at once, by other threads. One: by this one, with the least time between two looks. */
+  readonly lanes?: number;
+  /** Read at once. */
+  readonly chunkBytes?: number;
+  /** Pages that are read at once when a commit was seen: the rest is read in its turn. */
+  readonly followedMax?: number;
+}
+
 export class Reading {
   readonly pages: Pages;
   readonly #source: BoltSource;
-  readonly #chunk: Buffer;
-  readonly #chunkView: DataView;
+  readonly #chunks: Chunk[];
+  readonly #isAlone: boolean;
+  readonly #followedMax: number;
   #meta: Meta;
   /** The pages of the next level. */
   #wanted: number[] = [];
   #commits = 0;
+  #isFollowing = false;
+  /** Of pages that a commit made wanted: which. A read that began before is not of them. */
+  readonly #wantedBy = new Map<number, number>();
 
-  constructor(source: BoltSource, valueBytesMax?: number) {
+  constructor(
+    source: BoltSource,
+    { valueBytesMax, lanes = 1, chunkBytes = CHUNK_BYTES, followedMax = FOLLOWED_MAX }: ReadingOptions = {},
+  ) {
     this.#source = source;
     this.#meta = source.newest();
     this.pages = new Pages(source.path, this.#meta.pageSize, valueBytesMax);
-    this.#chunk = allocate(source.path, Math.max(CHUNK_BYTES, this.#meta.pageSize));
-    this.#chunkView = viewOf(this.#chunk);
+    this.#isAlone = lanes === 1;
+    this.#followedMax = followedMax;
+    this.#chunks = Array.from({ length: lanes }, () => {
+      const bytes = allocate(source.path, Math.max(chunkBytes, this.#meta.pageSize));
+      return { bytes, view: viewOf(bytes) };
+    });
   }
 
   /** The transaction that the pages are of. */
@@ -66,16 +109,32 @@ export class Reading {
   }
 
   /** A step after every read. Throws `Overtaken`. */
-  *steps(): Generator<void> {
+  async *steps(): AsyncGenerator<void> {
     this.#limit();
     this.#want(this.#meta.root);
     while (this.#wanted.length > 0) {
       const ids = Float64Array.from(this.#wanted).sort();
       this.#wanted = [];
-      for (let from = 0; from < ids.length; ) {
-        from = this.#readSome(ids, from);
+      yield* this.#sweep(ids);
+    }
+  }
+
+  async *#sweep(ids: Float64Array): AsyncGenerator<void> {
+    const runs: Run[] = [];
+    try {
+      for (let from = 0; ; ) {
+        while (this.#chunks.length > 0 && from < ids.length) from = this.#begin(ids, from, runs);
+        const run = runs[0];
+        if (run === undefined) return;
+        if (run.read !== undefined) await run.read;
+        runs.shift();
+        this.#end(run);
+        this.#chunks.push(run.chunk);
         yield;
       }
+    } finally {
+      // Not after the file is closed.
+      await Promise.allSettled(runs.map(({ read }) => read));
     }
   }
 
@@ -85,43 +144,60 @@ export class Reading {
   }
 
   #want(id: number): void {
-    if (this.pages.want(id)) this.#wanted.push(id);
+    if (!this.pages.want(id)) return;
+    this.#wanted.push(id);
+    if (this.#isFollowing) this.#wantedBy.set(id, this.#commits);
   }
 
-  /** Reads as many pages as lie close to one another. Returns the first one that was not looked at. */
-  #readSome(ids: Float64Array, from: number): number {
+  /** Begins to read as many pages as lie close to one another. Returns the first one that was not looked at. */
+  #begin(ids: Float64Array, from: number, runs: Run[]): number {
     const { pages } = this;
     const { pageSize } = pages;
+    const chunk = present(this.#chunks.pop(), 'a chunk');
     const start = ids[from] ?? 0;
     const read: number[] = [];
     let to = from;
     let end = start;
     for (let id = start; to < ids.length; id = ids[++to] ?? 0) {
-      if ((id + 1 - start) * pageSize > this.#chunk.length || (id - end) * pageSize > GAP_BYTES) break;
+      if ((id + 1 - start) * pageSize > chunk.bytes.length || (id - end) * pageSize > GAP_BYTES) break;
       // Not any more, after a commit that freed it.
       if (!pages.isWanted(id)) continue;
       read.push(id);
       end = id + 1;
     }
-    if (read.length === 0) return to;
-    this.#source.read(this.#chunk.subarray(0, (end - start) * pageSize), start * pageSize);
-    this.#look();
-    // Not what is wanted only now: it may have been written since.
-    for (const id of read) if (pages.isWanted(id)) this.#take(id, (id - start) * pageSize, end - id);
+    if (read.length === 0) {
+      this.#chunks.push(chunk);
+      return to;
+    }
+    const bytes = chunk.bytes.subarray(0, (end - start) * pageSize);
+    const reading = this.#isAlone
+      ? void this.#source.read(bytes, start * pageSize)
+      : this.#source.readBeside(bytes, start * pageSize);
+    // The error is that of the one that is waited for.
+    reading?.catch(() => undefined);
+    runs.push({ chunk, ids: read, start, end, since: this.#commits, read: reading });
     return to;
   }
 
-  /** @param room pages that the chunk has from this one on */
-  #take(id: number, at: number, room: number): void {
+  #end({ chunk, ids, start, end, since }: Run): void {
+    this.#look();
     const { pages } = this;
-    const view = this.#chunkView;
+    // Not what a commit made wanted meanwhile: it may have been written since.
+    for (const id of ids)
+      if (pages.isWanted(id) && (this.#wantedBy.get(id) ?? 0) <= since)
+        this.#take(id, chunk, (id - start) * pages.pageSize, end - id);
+  }
+
+  /** @param room pages that the chunk has from this one on */
+  #take(id: number, { bytes, view }: Chunk, at: number, room: number): void {
+    const { pages } = this;
     if (readPageId(view, at) !== id) {
       pages.refuse(id, 'it has the number of another page');
       return;
     }
     const overflow = view.getUint32(at + 12, true);
     if (id + overflow >= pages.limit) pages.refuse(id, `it goes on for ${overflow} pages`);
-    else if (overflow < room) this.#keep(id, this.#chunk, view, at);
+    else if (overflow < room) this.#keep(id, bytes, view, at);
     else this.#takeLong(id, (1 + overflow) * pages.pageSize);
   }
 
@@ -160,11 +236,13 @@ export class Reading {
     this.#meta = meta;
     this.#commits++;
     this.#limit();
+    this.#isFollowing = true;
     for (const id of left) this.#want(id);
     for (const [id, bytes] of read) {
       pages.want(id);
       if (pages.isWanted(id)) this.#keep(id, bytes, viewOf(bytes), 0);
     }
+    this.#isFollowing = false;
   }
 
   /** The pages on the way from the root of the next transaction down to those that are as before. */
@@ -184,7 +262,7 @@ export class Reading {
         unchanged.add(id);
         continue;
       }
-      const bytes = read.size < FOLLOWED_MAX && id < highWater ? this.#singlePage(id) : undefined;
+      const bytes = read.size < this.#followedMax && id < highWater ? this.#singlePage(id) : undefined;
       if (bytes === undefined) {
         left.push(id);
         continue;

@@ -13,7 +13,7 @@ import { errnoOf, fsError } from '../system/system-errors.js';
 import { BoltFile, type BoltSource } from './file.js';
 import type { Meta } from './format.js';
 import type { Pages } from './pages.js';
-import { Overtaken, Reading } from './reading.js';
+import { Overtaken, Reading, type ReadingOptions } from './reading.js';
 
 export interface BoltSnapshot {
   readonly pages: Pages;
@@ -33,6 +33,8 @@ export interface SnapshotOptions {
 }
 
 const READINGS_MAX = 60;
+/** Of the first one: copying takes as long as the rest of it, and another processor may do that. */
+const LANES = 4;
 /** After so many the next ones go before other processes, where this one may: each time that it waits for a processor, commits come. */
 const READINGS_BEFORE_URGENT = 2;
 const URGENT = -15;
@@ -78,12 +80,12 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
 export async function readOnce(
   source: BoltSource,
   retries = 0,
-  { signal, valueBytesMax }: SnapshotOptions = {},
+  { signal, ...options }: SnapshotOptions & ReadingOptions = {},
 ): Promise<BoltSnapshot | undefined> {
   try {
-    const reading = new Reading(source, valueBytesMax);
+    const reading = new Reading(source, { lanes: retries === 0 ? LANES : 1, ...options });
     let turn = performance.now();
-    for (const _ of reading.steps()) {
+    for await (const _ of reading.steps()) {
       throwIfAborted(signal);
       if (performance.now() - turn < TURN_MS) continue;
       await yieldToOthers();
