@@ -13,6 +13,7 @@ export function treeOf(bucket: Bucket, depth = 0): Tree {
     Object.defineProperty(tree, key, {
       value: entry.bucket === undefined ? text : treeOf(entry.bucket, depth + 1),
       enumerable: true,
+      configurable: true,
     });
   });
   return tree;
