@@ -51,6 +51,11 @@ export class BoltFile implements BoltSource, Disposable {
     return fstatSync(this.#fd).size;
   }
 
+  /** Milliseconds since its last change. */
+  age(): number {
+    return Date.now() - fstatSync(this.#fd).mtimeMs;
+  }
+
   read(bytes: Buffer, at: number): number {
     for (let done = 0; done < bytes.length; ) {
       const length = Math.min(bytes.length - done, READ_BYTES_MAX);

@@ -33,8 +33,10 @@ export interface SnapshotOptions {
 }
 
 const READINGS_MAX = 60;
-/** Of the first one: copying takes as long as the rest of it, and another processor may do that. */
+/** Copying takes as long as the rest of a reading, and other processors may do that, unless commits are to be seen in time. */
 const LANES = 4;
+/** What changed in this time has an owner that commits. */
+const BUSY_MS = 5000;
 /** After so many the next ones go before other processes, where this one may: each time that it waits for a processor, commits come. */
 const READINGS_BEFORE_URGENT = 2;
 const URGENT = -15;
@@ -50,17 +52,17 @@ const CALM_STEPS_MAX = 50;
  * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when commits came too fast to follow them, each time.
  */
 export async function readBolt(path: string, options: SnapshotOptions = {}): Promise<BoltSnapshot> {
-  const { readingsMax = READINGS_MAX, ...rest } = options;
+  const { readingsMax = READINGS_MAX, signal, valueBytesMax } = options;
   try {
     for (let retries = 0; retries < readingsMax; retries++) {
       using file = new BoltFile(path);
-      if (retries > 0) await calm(file, options.signal);
-      const isUrgent = retries >= READINGS_BEFORE_URGENT;
-      const snapshot = await (isUrgent
-        ? first(() => readOnce(file, retries, rest))
-        : readOnce(file, retries, rest));
+      if (retries > 0) await calm(file, signal);
+      const lanes = retries === 0 && file.age() > BUSY_MS ? LANES : 1;
+      const read = (): Promise<BoltSnapshot | undefined> =>
+        readOnce(file, retries, { signal, valueBytesMax, lanes });
+      const snapshot = await (retries < READINGS_BEFORE_URGENT ? read() : first(read));
       if (snapshot !== undefined && !file.isReplaced()) return snapshot;
-      const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, rest) : undefined;
+      const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, options) : undefined;
       if (copied !== undefined) return copied;
     }
   } catch (error) {
@@ -83,7 +85,7 @@ export async function readOnce(
   { signal, ...options }: SnapshotOptions & ReadingOptions = {},
 ): Promise<BoltSnapshot | undefined> {
   try {
-    const reading = new Reading(source, { lanes: retries === 0 ? LANES : 1, ...options });
+    const reading = new Reading(source, options);
     let turn = performance.now();
     for await (const _ of reading.steps()) {
       throwIfAborted(signal);
