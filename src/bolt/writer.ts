@@ -187,12 +187,33 @@ export class BoltWriter implements AsyncDisposable {
     const bucket = this.#innermost;
     checkKey(bucket, key);
     if (value.length > VALUE_BYTES_MAX) throw invalidArgument(`a value of ${value.length} bytes is too long`);
-    const bytes = ELEMENT_BYTES + key.length + value.length;
-    const isFull = bucket.bytes + bytes > this.#pageSize * FILL || bucket.elements.length >= COUNT_MAX;
-    if (isFull && bucket.elements.length > 0) this.#writeLeaf(bucket);
+    const bytes = bytesOf(element);
+    while (
+      bucket.elements.length > 0 &&
+      (bucket.bytes + bytes > this.#pageSize || bucket.elements.length >= COUNT_MAX)
+    )
+      this.#splitLeaf(bucket);
     bucket.elements.push(element);
     bucket.bytes += bytes;
     bucket.last = key;
+  }
+
+  /** Writes the first elements, as many as fill a page. As in bbolt, what fits into one page is not split. */
+  #splitLeaf(bucket: OpenBucket): void {
+    const { elements, bytes } = bucket;
+    let count = 0;
+    let filled = PAGE_HEADER_BYTES;
+    for (const element of elements) {
+      const more = bytesOf(element);
+      if (count > 0 && filled + more > this.#pageSize * FILL) break;
+      filled += more;
+      count++;
+    }
+    bucket.elements = elements.slice(0, count);
+    bucket.bytes = filled;
+    this.#writeLeaf(bucket);
+    bucket.elements = elements.slice(count);
+    bucket.bytes = PAGE_HEADER_BYTES + bytes - filled;
   }
 
   #writeLeaf(bucket: OpenBucket): void {
@@ -293,6 +314,8 @@ export class BoltWriter implements AsyncDisposable {
     }
   }
 }
+
+const bytesOf = ({ key, value }: Element): number => ELEMENT_BYTES + key.length + value.length;
 
 function checkKey({ last }: OpenBucket, key: Buffer): void {
   if (key.length > KEY_BYTES_MAX || key.length === 0)

@@ -92,6 +92,16 @@ test('given random trees, when written, then bbolt finds each sound and the same
   );
 });
 
+test('given a bucket that fits into a page, but not into nine tenths of it, when written, then it is in one page', async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  await using writer = await BoltWriter.create(path);
+  writer.openBucket(Buffer.from('bucket'));
+  for (let n = 0; n < 38; n++) writer.put(Buffer.from(String(n).padStart(2, '0')), Buffer.alloc(85, 'x'));
+  writer.closeBucket();
+  // Two metas, the freelist, the bucket, the root.
+  assert.equal(await writer.finish(), 5 * 4096);
+});
+
 test('given a damaged file, when bbolt judges it, then it is not sound', { skip }, async (t) => {
   const path = join(await tempDir(t), 'file.db');
   fill(path, 4096, 300);
