@@ -1,9 +1,11 @@
 /**
- * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host`, `core`, `daemon`, `etcd`, `lease` and `policy` have
+ * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `lease` and `policy` have
  * their own. Each program runs when it is imported, and reads its options from `process.argv`.
  */
 const programs: Readonly<Record<string, string>> = {
   'any-host': './any-host/main.js',
+  'any-host-live': './any-host/live.js',
+  'any-host-large': './any-host/large.js',
   core: './core.js',
   daemon: './daemon/main.js',
   etcd: './etcd/main.js',

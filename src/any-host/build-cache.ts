@@ -14,7 +14,7 @@ import { readBolt } from '../bolt/snapshot.js';
 import { throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
 import { messageOf } from '../system/system-errors.js';
-import type { Complain } from './fields.js';
+import { type Complain, FIELD_BYTES_MAX } from './fields.js';
 import type { Places } from './places.js';
 
 export interface CacheRecord {
@@ -82,7 +82,7 @@ async function eachIn(
   visit: (entry: Entry) => void,
 ): Promise<void> {
   const found: Bucket[] = [];
-  rootBucket(await readBolt(path, { signal })).find(bucket, (entry) => {
+  rootBucket(await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX })).find(bucket, (entry) => {
     if (entry.bucket !== undefined) found.push(entry.bucket);
   });
   let step = 0;

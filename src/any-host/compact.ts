@@ -35,7 +35,7 @@ export async function compactForeign(
   await using writer = await BoltWriter.create(target, { pageSize: snapshot.meta.pageSize });
   let step = 0;
   for (const _ of copyBucket(rootBucket(snapshot), writer)) {
-    if (++step % STEPS_PER_TURN !== 0) continue;
+    if (++step % STEPS_PER_TURN !== 0 && !writer.isBehind) continue;
     throwIfAborted(signal);
     await writer.drain();
     await yieldToEventLoop();

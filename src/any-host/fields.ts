@@ -6,8 +6,18 @@
 import type { Bucket, Entry } from '../bolt/bucket.js';
 import type { Any, StringMap } from '../model/records.js';
 import { type Instant, zeroTime } from '../model/time.js';
-import { anyTypeOf, decodeTime, decodeUvarint, decodeVarint, shortUvarint } from '../model/wire.js';
+import {
+  anyTypeOf,
+  anyTypeOfBeginning,
+  decodeTime,
+  decodeUvarint,
+  decodeVarint,
+  shortUvarint,
+} from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
+
+/** Read of a field: of messages, which may have megabytes, only the type is used, and it comes first. */
+export const FIELD_BYTES_MAX = 1024 * 1024;
 
 /** Called with a description of anything that differs from what containerd writes. */
 export type Complain = (what: string) => void;
@@ -53,7 +63,10 @@ export function anyOf(entry: Entry, complain: Complain): Any {
 }
 const NO_BYTES = new Uint8Array();
 export const NO_MESSAGE: Any = { typeUrl: '', value: NO_BYTES };
-const typeOf = (bytes: Uint8Array): Any => ({ typeUrl: anyTypeOf(bytes), value: NO_BYTES });
+const typeOf = (bytes: Uint8Array): Any => ({
+  typeUrl: bytes.length < FIELD_BYTES_MAX ? anyTypeOf(bytes) : anyTypeOfBeginning(bytes),
+  value: NO_BYTES,
+});
 
 function read<T, U>(entry: Entry, decode: (bytes: Uint8Array) => T, without: U, complain: Complain): T | U {
   try {

@@ -14,6 +14,7 @@ import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
 import { throwIfAborted } from '../errors.js';
 import { metadataIndexer } from '../gc/references.js';
 import { createGraph } from '../graph/carriers.js';
+import { FIELD_BYTES_MAX } from './fields.js';
 import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {
@@ -30,7 +31,7 @@ const STEPS_PER_TURN = 500;
 
 /** Throws as `readBolt`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
-  const snapshot = await readBolt(path, { signal });
+  const snapshot = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
   const complaints: string[] = [];

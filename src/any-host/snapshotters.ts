@@ -23,7 +23,7 @@ import { readBolt } from '../bolt/snapshot.js';
 import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
 import { zeroTime } from '../model/time.js';
 import { messageOf } from '../system/system-errors.js';
-import { type Complain, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
+import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
 import { refusal } from './refusals.js';
 
 interface Stored extends SnapshotInfo {
@@ -73,7 +73,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     }
     try {
       const snapshots = new Map<string, Stored>();
-      readSnapshots(rootBucket(await readBolt(join(root, 'metadata.db'), { signal })), snapshots, complain);
+      readSnapshots(
+        rootBucket(await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX })),
+        snapshots,
+        complain,
+      );
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
         complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);

@@ -27,16 +27,13 @@ class Walk {
 
   constructor(pages: Pages) {
     this.pages = pages;
-    this.#entered = new Uint8Array(pages.limit);
+    this.#entered = new Uint8Array(pages.slots);
   }
 
   enter(id: number): Area {
     const area = this.pages.area(id);
-    const last = id + area.view.getUint32(area.at + 12, true);
-    for (let page = id; page <= last; page++) {
-      if (this.#entered[page] === 1) throw this.pages.damage('it belongs to two places', page);
-      this.#entered[page] = 1;
-    }
+    if (this.#entered[area.slot] === 1) throw this.pages.damage('it belongs to two places', id);
+    this.#entered[area.slot] = 1;
     return area;
   }
 }
@@ -157,9 +154,9 @@ export class Bucket {
   /** Of an inline bucket. */
   readonly #inline: Area | undefined;
   /** The last number that the bucket gave out. */
-  readonly sequence: number;
+  readonly sequence: bigint;
 
-  private constructor(walk: Walk, root: number, sequence: number, inline: Area | undefined) {
+  private constructor(walk: Walk, root: number, sequence: bigint, inline: Area | undefined) {
     this.#walk = walk;
     this.#root = root;
     this.sequence = sequence;
@@ -168,14 +165,15 @@ export class Bucket {
 
   /** The bucket of all buckets. Its walks, and those of the buckets in it, are one walk of the file. */
   static root({ pages, meta }: BoltSnapshot): Bucket {
-    return new Bucket(new Walk(pages), meta.root, 0, undefined);
+    return new Bucket(new Walk(pages), meta.root, 0n, undefined);
   }
 
   static of(walk: Walk, { valueAt, valueEnd, area: { bytes, view, page } }: Entry): Bucket {
     if (valueEnd - valueAt < BUCKET_BYTES) throw walk.pages.damage('a bucket is cut short', page);
     const root = readPageId(view, valueAt);
-    const sequence = readPageId(view, valueAt + 8);
-    const inline = root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page } : undefined;
+    const sequence = view.getBigUint64(valueAt + 8, true);
+    const inline =
+      root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page, slot: -1 } : undefined;
     return new Bucket(walk, root, sequence, inline);
   }
 

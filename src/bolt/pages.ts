@@ -1,13 +1,13 @@
 /**
- * The pages of one moment of a file, of each only the bytes that are used: containerd's have 4 KiB for a record of some hundred bytes.
- * Filled by snapshot.ts in the order of the file, read by bucket.ts.
- *
- * Nothing here is trusted: whether a page belongs to what is in use shows only in a walk. So a page is kept whole where any page
- * before it, in use or not, says that it goes on there.
+ * The pages that a reading found, of each only the bytes that are used: containerd's have 4 KiB for a record of some hundred bytes.
+ * Filled by reading.ts in any order, read by bucket.ts. Memory: those bytes, and some twenty for each page; nothing for what the
+ * file has beside them, however long it is, nor for the rest of long values, if that is not asked for.
  */
 import { unavailable } from '../errors.js';
-import { BoltDamage, ELEMENT_BYTES, type Meta, PAGE_HEADER_BYTES, PageFlag, readPageId } from './format.js';
+import { withoutLongValues } from './cut.js';
+import { BoltDamage, ELEMENT_BYTES, PAGE_HEADER_BYTES, PageFlag } from './format.js';
 
+/** Pages are kept in buffers of this size; one of several pages may have its own. */
 const SEGMENT_BYTES = 4 * 1024 * 1024;
 
 /** Where elements are: a page with those that it goes on in, or the value that an inline bucket is in. */
@@ -18,6 +18,8 @@ export interface Area {
   readonly at: number;
   readonly end: number;
   readonly page: number;
+  /** Of a page, its number among all that were ever kept. */
+  readonly slot: number;
 }
 
 export const viewOf = ({ buffer, byteOffset, length }: Buffer): DataView =>
@@ -40,97 +42,181 @@ interface Segment {
   readonly view: DataView;
 }
 
+/** What is known of a page: one of these, or `KEPT` and its slot. */
+export const Known = {
+  nothing: 0,
+  /** Something leads to it, and it was not read yet. */
+  wanted: 1,
+  /** A page before it goes on in it. */
+  inside: 2,
+} as const;
+const KEPT = 3;
+
+/** Numbers by page, with memory for those parts of a file only that have some. */
+class Table {
+  readonly #parts = new Map<number, Uint32Array>();
+  #last: Uint32Array = new Uint32Array(PART_PAGES);
+  #lastPart = -1;
+
+  get(page: number): number {
+    return this.#part(page, false)?.[page % PART_PAGES] ?? 0;
+  }
+
+  set(page: number, value: number): void {
+    const part = this.#part(page, true);
+    if (part !== undefined) part[page % PART_PAGES] = value;
+  }
+
+  #part(page: number, isMade: boolean): Uint32Array | undefined {
+    const number = Math.floor(page / PART_PAGES);
+    if (number === this.#lastPart) return this.#last;
+    let part = this.#parts.get(number);
+    if (part === undefined && isMade) {
+      part = new Uint32Array(PART_PAGES);
+      this.#parts.set(number, part);
+    }
+    if (part === undefined) return undefined;
+    this.#last = part;
+    this.#lastPart = number;
+    return part;
+  }
+}
+const PART_PAGES = 8192;
+
 export class Pages {
   readonly path: string;
   readonly pageSize: number;
-  /** One after the last page. */
-  readonly limit: number;
+  /** One after the last page that the file has room for, and uses. */
+  limit = 0;
+  readonly #valueBytesMax: number;
   readonly #segments: Segment[] = [];
-  /** Of each page: its segment and its place in it, as one number; where it ends. */
-  readonly #places: Float64Array;
-  readonly #ends: Uint32Array;
-  /** Used of the last segment. */
+  readonly #known = new Table();
+  /** Of each slot: its segment, its place in it, its length. */
+  #segmentOf = new Uint32Array(1024);
+  #placeOf = new Uint32Array(1024);
+  #lengthOf = new Uint32Array(1024);
+  #slots = 0;
+  /** The segment that is filled now, and how far. */
+  #open = -1;
   #used = SEGMENT_BYTES;
-  #kept = 0;
-  /** One after the last page that some page before goes on in. */
-  #claimed = 0;
+  /** Why a page that something leads to is not kept. */
+  readonly #refused = new Map<number, string>();
 
-  /** @param length bytes that there are of the file */
-  constructor(path: string, { pageSize, highWater }: Meta, length: number) {
+  /** @param valueBytesMax of a value that makes its page go on in others; the rest of a longer one is not kept */
+  constructor(path: string, pageSize: number, valueBytesMax = Number.POSITIVE_INFINITY) {
     this.path = path;
     this.pageSize = pageSize;
-    this.limit = Math.min(highWater, Math.floor(length / pageSize));
-    this.#places = new Float64Array(this.limit);
-    this.#ends = new Uint32Array(this.limit);
+    this.#valueBytesMax = valueBytesMax;
   }
 
-  /** Keeps the next pages, as many as the bytes have. */
-  keep(bytes: Buffer): void {
-    const view = viewOf(bytes);
-    for (let at = 0; at + this.pageSize <= bytes.length && this.#kept < this.limit; at += this.pageSize)
-      this.#keep(bytes, at, this.#usedOf(view, at));
+  /** All that were ever kept: slots are below it. */
+  get slots(): number {
+    return this.#slots;
   }
 
-  #keep(bytes: Buffer, at: number, length: number): void {
+  has(id: number): boolean {
+    return this.#known.get(id) >= KEPT;
+  }
+
+  isWanted(id: number): boolean {
+    return this.#known.get(id) === Known.wanted;
+  }
+
+  /** Whether it is wanted only since now. Others are refused. */
+  want(id: number): boolean {
+    if (id < 2 || id >= this.limit) return false;
+    const known = this.#known.get(id);
+    if (known === Known.inside) this.refuse(id, 'it belongs to two places');
+    if (known !== Known.nothing) return false;
+    this.#known.set(id, Known.wanted);
+    return true;
+  }
+
+  refuse(id: number, why: string): void {
+    if (this.isWanted(id)) this.#known.set(id, Known.nothing);
+    this.#refused.set(id, why);
+  }
+
+  /** Nothing leads to it any more. */
+  forget(id: number): void {
+    this.#refused.delete(id);
+    if (this.has(id)) {
+      const { view, at } = this.area(id);
+      for (let more = view.getUint32(at + 12, true); more > 0; more--)
+        this.#known.set(id + more, Known.nothing);
+    } else if (!this.isWanted(id)) return;
+    this.#known.set(id, Known.nothing);
+  }
+
+  /** Keeps a page, with those that it goes on in. REQUIRES: `bytes` has all of it from `at` on. */
+  keep(id: number, bytes: Buffer, view: DataView, at: number): void {
+    const overflow = view.getUint32(at + 12, true);
+    if (!this.#claim(id, overflow)) return;
+    const room = (1 + overflow) * this.pageSize;
+    const length = Math.min(room, usedBytes(view, at, room));
+    const cut = overflow === 0 ? undefined : withoutLongValues(bytes, view, at, room, this.#valueBytesMax);
+    if (cut !== undefined) this.#add(id, cut, 0, cut.length);
+    else this.#add(id, bytes, at, length);
+  }
+
+  /** The pages that it goes on in are no others. */
+  #claim(id: number, overflow: number): boolean {
+    for (let page = id + 1; page <= id + overflow; page++)
+      if (this.#known.get(page) !== Known.nothing) {
+        this.refuse(id, 'it belongs to two places');
+        return false;
+      }
+    for (let page = id + 1; page <= id + overflow; page++) this.#known.set(page, Known.inside);
+    return true;
+  }
+
+  #add(id: number, bytes: Buffer, at: number, length: number): void {
+    if (this.#slots === this.#lengthOf.length) this.#grow();
+    const slot = this.#slots++;
+    if (length > SEGMENT_BYTES && at === 0) {
+      // Its buffer is its own.
+      this.#segmentOf[slot] = this.#segments.push({ bytes, view: viewOf(bytes) }) - 1;
+    } else {
+      const place = this.#placeFor(length);
+      this.#segments[this.#open]?.bytes.set(bytes.subarray(at, at + length), place);
+      this.#segmentOf[slot] = this.#open;
+      this.#placeOf[slot] = place;
+    }
+    this.#lengthOf[slot] = length;
+    this.#known.set(id, KEPT + slot);
+    this.#refused.delete(id);
+  }
+
+  #placeFor(length: number): number {
     if (this.#used + length > SEGMENT_BYTES) {
-      const left = (this.limit - this.#kept) * this.pageSize;
-      const segment = allocate(this.path, Math.min(SEGMENT_BYTES, left));
-      this.#segments.push({ bytes: segment, view: viewOf(segment) });
+      const bytes = allocate(this.path, Math.max(SEGMENT_BYTES, length));
+      this.#open = this.#segments.push({ bytes, view: viewOf(bytes) }) - 1;
       this.#used = 0;
     }
-    const number = this.#segments.length - 1;
-    this.#segments[number]?.bytes.set(bytes.subarray(at, at + length), this.#used);
-    this.#places[this.#kept] = number * SEGMENT_BYTES + this.#used;
+    const place = this.#used;
     this.#used += length;
-    this.#ends[this.#kept++] = this.#used;
+    return place;
   }
 
-  /** How many bytes of the next page are kept. */
-  #usedOf(view: DataView, at: number): number {
-    const page = this.#kept;
-    let isWhole = page < this.#claimed;
-    // No other page is entered.
-    const isNamed = readPageId(view, at) === page;
-    if (isNamed) {
-      const overflow = view.getUint32(at + 12, true);
-      if (overflow > 0 && page + overflow < this.limit) {
-        isWhole = true;
-        this.#claimed = Math.max(this.#claimed, page + overflow + 1);
-      }
-    }
-    if (isWhole) return this.pageSize;
-    return isNamed ? Math.min(this.pageSize, usedBytes(view, at, this.pageSize)) : PAGE_HEADER_BYTES;
+  #grow(): void {
+    const grown = (from: Uint32Array): Uint32Array<ArrayBuffer> => {
+      const to = new Uint32Array(2 * from.length);
+      to.set(from);
+      return to;
+    };
+    this.#segmentOf = grown(this.#segmentOf);
+    this.#placeOf = grown(this.#placeOf);
+    this.#lengthOf = grown(this.#lengthOf);
   }
 
   /** The page with those that it goes on in. BoltDamage without such a page. */
   area(id: number): Area {
-    if (id < 2 || id >= this.limit) throw this.damage('there is no such page', id);
-    const place = this.#places[id] ?? 0;
-    const segment = this.#segments[Math.floor(place / SEGMENT_BYTES)];
-    const at = place % SEGMENT_BYTES;
-    if (segment === undefined || readPageId(segment.view, at) !== id)
-      throw this.damage('it has the number of another page', id);
+    const slot = this.#known.get(id) - KEPT;
+    const segment = slot < 0 ? undefined : this.#segments[this.#segmentOf[slot] ?? 0];
+    if (segment === undefined) throw this.damage(this.#refused.get(id) ?? 'there is no such page', id);
+    const at = this.#placeOf[slot] ?? 0;
     const { bytes, view } = segment;
-    const overflow = view.getUint32(at + 12, true);
-    if (id + overflow >= this.limit) throw this.damage(`it goes on for ${overflow} pages`, id);
-    const more = overflow * this.pageSize;
-    const isOnePiece =
-      overflow === 0 ||
-      ((this.#places[id + overflow] ?? 0) - place === more && at + more + this.pageSize <= SEGMENT_BYTES);
-    if (isOnePiece) return { bytes, view, at, end: (this.#ends[id] ?? 0) + more, page: id };
-    return this.#joined(id, overflow);
-  }
-
-  /** Its pages are whole, and in several segments. */
-  #joined(page: number, overflow: number): Area {
-    const parts: Buffer[] = [];
-    for (let id = page; id <= page + overflow; id++) {
-      const end = this.#ends[id] ?? 0;
-      const segment = this.#segments[Math.floor((this.#places[id] ?? 0) / SEGMENT_BYTES)];
-      if (segment !== undefined) parts.push(segment.bytes.subarray(end - this.pageSize, end));
-    }
-    const bytes = Buffer.concat(parts);
-    return { bytes, view: viewOf(bytes), at: 0, end: bytes.length, page };
+    return { bytes, view, at, end: at + (this.#lengthOf[slot] ?? 0), page: id, slot };
   }
 
   damage(what: string, page: number): BoltDamage {
@@ -139,18 +225,21 @@ export class Pages {
 }
 
 /** Up to where the elements of a page, and what they name, go. */
-function usedBytes(view: DataView, at: number, pageSize: number): number {
+function usedBytes(view: DataView, at: number, room: number): number {
   const flags = view.getUint16(at + 8, true);
   const count = view.getUint16(at + 10, true);
   const isLeaf = flags === PageFlag.leaf;
   if (count === 0 || !(isLeaf || flags === PageFlag.branch)) return PAGE_HEADER_BYTES;
   const last = PAGE_HEADER_BYTES + (count - 1) * ELEMENT_BYTES;
-  if (last + ELEMENT_BYTES > pageSize) return pageSize;
-  const element = at + last;
-  const end = isLeaf
+  if (last + ELEMENT_BYTES > room) return room;
+  return Math.max(last + ELEMENT_BYTES, last + bytesAfter(view, at + last, flags));
+}
+
+/** From an element of a page up to the end of its key and its value. */
+export function bytesAfter(view: DataView, element: number, flags: number): number {
+  return flags === PageFlag.leaf
     ? view.getUint32(element + 4, true) +
-      view.getUint32(element + 8, true) +
-      view.getUint32(element + 12, true)
+        view.getUint32(element + 8, true) +
+        view.getUint32(element + 12, true)
     : view.getUint32(element, true) + view.getUint32(element + 4, true);
-  return Math.max(last + ELEMENT_BYTES, last + end);
 }

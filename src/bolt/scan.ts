@@ -5,12 +5,18 @@
  * bbolt has no checksum of a page. A page counts as whole when it is as bbolt writes it, to the byte: its own number (a page that stands in
  * another's place is found by its number), keys in order, the elements and then their bytes without a gap or a
  * sector that was set to zeros, then zeros up to its end. Bytes that changed within a value are not seen.
+ *
+ * REQUIRES: no process writes to the file. Memory: some tens of MiB, and what the caller keeps of the leaves that it asks for.
  */
 
+import { setImmediate as yieldToOthers } from 'node:timers/promises';
+import { throwIfAborted } from '../errors.js';
+import { BoltFile } from './file.js';
 import {
   BUCKET_BYTES,
   BUCKET_FLAG,
   ELEMENT_BYTES,
+  META_BYTES,
   type Meta,
   PAGE_HEADER_BYTES,
   PAGE_SIZES,
@@ -18,7 +24,7 @@ import {
   parseMeta,
   readPageId,
 } from './format.js';
-import { readRaw } from './snapshot.js';
+import { allocate, bytesAfter, viewOf } from './pages.js';
 
 const roundUp = (at: number): number => Math.ceil(at / SECTOR_BYTES) * SECTOR_BYTES;
 
@@ -54,175 +60,273 @@ export interface BucketValue {
   readonly entries: readonly LeafEntry[] | undefined;
 }
 
-export class PageScan {
+/** Bytes of the file that begin where a sector does. */
+interface Piece {
+  readonly bytes: Buffer;
+  readonly view: DataView;
+}
+
+const pieceOf = (bytes: Buffer): Piece => ({ bytes, view: viewOf(bytes) });
+
+function copyOf({ bytes }: Piece, at: number, end: number): Piece {
+  const own = Buffer.allocUnsafeSlow(end - at);
+  bytes.copy(own, 0, at, end);
+  return pieceOf(own);
+}
+
+const CHUNK_BYTES = 256 * 1024;
+const CHUNKS_MAX = 128;
+/** Between two turns of others. */
+const PAGES_PER_TURN = 10_000;
+
+export class PageScan implements Disposable {
   readonly path: string;
   readonly pageSize: number;
   /** Valid ones, the newest first. */
   readonly metas: readonly Meta[];
   /** Numbers of all whole pages. */
   readonly ids: readonly number[];
-  readonly #bytes: Buffer;
-  readonly #view: DataView;
+  readonly #ids: number[] = [];
+  readonly #file: BoltFile;
+  readonly #length: number;
+  /** Parts of the file that were needed last, by their numbers, the last one at the end. */
+  readonly #chunks = new Map<number, Piece>();
+  #lastChunk = -1;
   /** Where a page is that does not stand in its place. */
   readonly #elsewhere = new Map<number, number>();
 
-  private constructor(path: string, bytes: Buffer) {
+  /** With its metas and no `ids`: see `read`. */
+  constructor(path: string) {
     this.path = path;
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#file = new BoltFile(path);
+    this.#length = this.#file.length();
+    this.ids = this.#ids;
     const metas = [0, ...PAGE_SIZES].flatMap((at) => {
-      const meta = parseMeta(bytes, at + PAGE_HEADER_BYTES);
+      const { bytes, at: place } = this.#piece(at, at + PAGE_HEADER_BYTES + META_BYTES);
+      const meta = parseMeta(bytes, place + PAGE_HEADER_BYTES);
       return meta !== undefined && (at === 0 || at === meta.pageSize) ? [meta] : [];
     });
     this.metas = metas.sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
     this.pageSize = this.metas[0]?.pageSize ?? this.#likelyPageSize();
-    this.ids = this.#find();
   }
 
-  /** All of a file without a writer. */
+  /** Looks at every page. */
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
-    return new PageScan(path, await readRaw(path, signal));
+    const scan = new PageScan(path);
+    try {
+      const pages = scan.#find();
+      for (let page = 0; !pages.next().done; page++) {
+        if (page % PAGES_PER_TURN !== 0) continue;
+        await yieldToOthers();
+        throwIfAborted(signal);
+      }
+      return scan;
+    } catch (error) {
+      scan[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
   }
 
   /** Pages that the file has room for. */
   get pages(): number {
-    return Math.floor(this.#bytes.length / this.pageSize);
+    return Math.floor(this.#length / this.pageSize);
   }
 
   /** Undefined for what is not whole. */
   page(id: number): LeafPage | BranchPage | undefined {
     if (id < 2 || !Number.isSafeInteger(id)) return undefined;
-    return this.#parse(id * this.pageSize, id) ?? this.#parse(this.#elsewhere.get(id) ?? -1, id);
+    return this.#parse(id * this.pageSize, id, true) ?? this.#parse(this.#elsewhere.get(id) ?? -1, id, true);
   }
 
   bucket(value: Buffer): BucketValue | undefined {
     if (value.length < BUCKET_BYTES) return undefined;
-    const view = new DataView(value.buffer, value.byteOffset, value.length);
+    const view = viewOf(value);
     const page = readPageId(view, 0);
-    const sequence = readPageId(view, 8);
+    // Larger ones are damaged: no bucket has had so many entries.
+    const last = readPageId(view, 8);
+    const sequence = Number.isSafeInteger(last) ? last : 0;
     if (page !== 0) return { page, sequence, entries: undefined };
-    const at = value.byteOffset - this.#bytes.byteOffset + BUCKET_BYTES;
+    // The value of an entry is in the bytes of its page.
+    const piece = pieceOf(Buffer.from(value.buffer as ArrayBuffer));
+    const at = value.byteOffset + BUCKET_BYTES;
     const end = at + value.length - BUCKET_BYTES;
-    const isLeaf = end - at >= PAGE_HEADER_BYTES && this.#view.getUint16(at + 8, true) === PageFlag.leaf;
-    return { page, sequence, entries: isLeaf ? this.#leaf(at, end) : undefined };
+    const isLeaf = end - at >= PAGE_HEADER_BYTES && piece.view.getUint16(at + 8, true) === PageFlag.leaf;
+    return { page, sequence, entries: isLeaf ? leafIn(piece, at, end) : undefined };
   }
 
   /** Each size that there is, by how many pages have their own number where they would stand. */
   #likelyPageSize(): number {
     const hits = PAGE_SIZES.map((size) => {
       let found = 0;
-      for (let id = 2; (id + 1) * size <= this.#bytes.length; id++)
-        if (readPageId(this.#view, id * size) === id) found++;
+      for (let id = 2; (id + 1) * size <= this.#length; id++) if (this.#idAt(id * size) === id) found++;
       return { size, found };
     });
     const [best] = hits.filter(({ found }) => found > 0).sort((a, b) => b.found - a.found || b.size - a.size);
     return best?.size ?? 4096;
   }
 
-  #find(): number[] {
-    const ids = new Set<number>();
+  *#find(): Generator<void> {
     for (let place = 2; place < this.pages; place++) {
+      yield;
       const at = place * this.pageSize;
-      const id = readPageId(this.#view, at);
+      const id = this.#idAt(at);
       if (id < 2 || !Number.isSafeInteger(id)) continue;
       if (id === place ? this.#parse(at, id) === undefined : !this.#strays(at, id)) continue;
-      ids.add(id);
+      this.#ids.push(id);
     }
-    return [...ids];
   }
 
-  /** A page in another's place, of which there is no whole one in its own. */
+  /** A page in another's place, of which there is no whole one in its own, nor in a place before. */
   #strays(at: number, id: number): boolean {
     if (this.#parse(at, id) === undefined || this.#parse(id * this.pageSize, id) !== undefined) return false;
+    const isFirst = !this.#elsewhere.has(id);
     this.#elsewhere.set(id, at);
-    return true;
+    return isFirst;
   }
 
-  #parse(at: number, id: number): LeafPage | BranchPage | undefined {
-    if (at < 0 || at + this.pageSize > this.#bytes.length || readPageId(this.#view, at) !== id)
-      return undefined;
-    const flags = this.#view.getUint16(at + 8, true);
-    const end = at + (1 + this.#view.getUint32(at + 12, true)) * this.pageSize;
-    if (end > this.#bytes.length || this.#isCovered(at, end, id)) return undefined;
+  #idAt(at: number): number {
+    const { view, at: place } = this.#piece(at, at + 8);
+    return readPageId(view, place);
+  }
+
+  /** The bytes of the file from `at` to `end`, zeros after its end. */
+  #piece(at: number, end: number): Piece & { readonly at: number } {
+    const number = Math.floor(at / CHUNK_BYTES);
+    const start = number * CHUNK_BYTES;
+    if (end > start + CHUNK_BYTES) {
+      const bytes = allocate(this.path, end - at);
+      this.#file.read(bytes, at);
+      return { ...pieceOf(bytes), at: 0 };
+    }
+    return { ...this.#chunk(number), at: at - start };
+  }
+
+  #chunk(number: number): Piece {
+    let chunk = this.#chunks.get(number);
+    if (number === this.#lastChunk && chunk !== undefined) return chunk;
+    if (chunk === undefined) {
+      // The one that was not needed for longest makes room: no piece of it is in use.
+      const [oldest] = this.#chunks.size < CHUNKS_MAX ? [] : this.#chunks.keys();
+      chunk = oldest === undefined ? undefined : this.#chunks.get(oldest);
+      if (oldest !== undefined) this.#chunks.delete(oldest);
+      chunk ??= pieceOf(allocate(this.path, CHUNK_BYTES));
+      this.#file.read(chunk.bytes, number * CHUNK_BYTES);
+    } else this.#chunks.delete(number);
+    this.#chunks.set(number, chunk);
+    this.#lastChunk = number;
+    return chunk;
+  }
+
+  /** @param isKept whether the entries stay when the bytes of other pages come */
+  #parse(at: number, id: number, isKept = false): LeafPage | BranchPage | undefined {
+    if (at < 0 || at + this.pageSize > this.#length || this.#idAt(at) !== id) return undefined;
+    const header = this.#piece(at, at + PAGE_HEADER_BYTES);
+    const flags = header.view.getUint16(header.at + 8, true);
+    if (flags !== PageFlag.leaf && flags !== PageFlag.branch) return undefined;
+    const overflow = header.view.getUint32(header.at + 12, true);
+    const end = at + (1 + overflow) * this.pageSize;
+    const pages = this.#usedAt(at, header) / this.pageSize;
+    // No page more than bbolt takes for that.
+    if (overflow !== Math.floor(pages) && overflow !== Math.ceil(pages) - 1) return undefined;
+    if (end > this.#length || this.#isCovered(at, end, id)) return undefined;
+    const { at: place, ...piece } = this.#piece(at, end);
+    const last = place + end - at;
     if (flags === PageFlag.leaf) {
-      const entries = this.#leaf(at, end);
+      const entries = isKept ? leafIn(copyOf(piece, place, last), 0, end - at) : leafIn(piece, place, last);
       return entries && { kind: 'leaf', id, entries };
     }
-    if (flags !== PageFlag.branch) return undefined;
-    const children = this.#branch(at, end);
+    const children = branchIn(piece, place, last);
     return children && { kind: 'branch', id, children };
+  }
+
+  /** How many bytes the elements of a page, and what they name, take. */
+  #usedAt(at: number, header: Piece & { readonly at: number }): number {
+    const count = header.view.getUint16(header.at + 10, true);
+    if (count === 0) return PAGE_HEADER_BYTES;
+    const last = PAGE_HEADER_BYTES + (count - 1) * ELEMENT_BYTES;
+    const { view, at: place } = this.#piece(at + last, at + last + ELEMENT_BYTES);
+    return last + bytesAfter(view, place, header.view.getUint16(header.at + 8, true));
   }
 
   /** Whether one of the pages that belong to a long one has become a page of its own. */
   #isCovered(at: number, end: number, id: number): boolean {
     for (let n = 1; at + n * this.pageSize < end; n++) {
       const own = at + n * this.pageSize;
-      if (readPageId(this.#view, own) === id + n && KINDS.includes(this.#view.getUint16(own + 8, true)))
-        return true;
+      if (this.#idAt(own) !== id + n) continue;
+      const { view, at: place } = this.#piece(own, own + PAGE_HEADER_BYTES);
+      if (KINDS.includes(view.getUint16(place + 8, true))) return true;
     }
     return false;
   }
+}
 
-  #leaf(at: number, end: number): LeafEntry[] | undefined {
-    const count = this.#view.getUint16(at + 10, true);
-    const entries: LeafEntry[] = [];
-    let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
-    let last = '';
-    for (let n = 0; n < count; n++) {
-      const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
-      if (element + ELEMENT_BYTES > end) return undefined;
-      const flags = this.#view.getUint32(element, true);
-      const keyEnd = data + this.#view.getUint32(element + 8, true);
-      const valueEnd = keyEnd + this.#view.getUint32(element + 12, true);
-      if (flags > BUCKET_FLAG || element + this.#view.getUint32(element + 4, true) !== data || valueEnd > end)
-        return undefined;
-      const key = this.#bytes.toString('latin1', data, keyEnd);
-      // No key is empty, the first one neither.
-      if (last >= key) return undefined;
-      last = key;
-      entries.push({ key, isBucket: flags === BUCKET_FLAG, value: this.#bytes.subarray(keyEnd, valueEnd) });
-      data = valueEnd;
-    }
-    return this.#isZero(data, end) && !this.#hasHole(at, data) ? entries : undefined;
+function leafIn({ bytes, view }: Piece, at: number, end: number): LeafEntry[] | undefined {
+  const count = view.getUint16(at + 10, true);
+  const entries: LeafEntry[] = [];
+  let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+  let last = '';
+  for (let n = 0; n < count; n++) {
+    const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
+    if (element + ELEMENT_BYTES > end) return undefined;
+    const flags = view.getUint32(element, true);
+    const keyEnd = data + view.getUint32(element + 8, true);
+    const valueEnd = keyEnd + view.getUint32(element + 12, true);
+    if (flags > BUCKET_FLAG || element + view.getUint32(element + 4, true) !== data || valueEnd > end)
+      return undefined;
+    const key = bytes.toString('latin1', data, keyEnd);
+    // No key is empty, the first one neither.
+    if (last >= key) return undefined;
+    last = key;
+    entries.push({ key, isBucket: flags === BUCKET_FLAG, value: bytes.subarray(keyEnd, valueEnd) });
+    data = valueEnd;
   }
+  return isZero(bytes, data, end) && !hasHole(bytes, at, data) ? entries : undefined;
+}
 
-  /**
-   * Zeros that begin and end where sectors do: they were written over what was there. Zeros of a value begin and end
-   * anywhere.
-   */
-  #hasHole(start: number, end: number): boolean {
-    for (let at = roundUp(start); at + SECTOR_BYTES <= end; at += SECTOR_BYTES) {
-      if (!this.#isZero(at, at + SECTOR_BYTES)) continue;
-      const isBegun = this.#bytes[at - 1] === 0;
-      while (at < end && this.#bytes[at] === 0) at++;
-      if (!isBegun && (at === end || at % SECTOR_BYTES === 0)) return true;
-      at = roundUp(at) - SECTOR_BYTES;
-    }
-    return false;
+/**
+ * Zeros that begin and end where sectors do: they were written over what was there. Zeros of a value begin and end
+ * anywhere.
+ */
+function hasHole(bytes: Buffer, start: number, end: number): boolean {
+  for (let at = roundUp(start); at + SECTOR_BYTES <= end; at += SECTOR_BYTES) {
+    if (!isZero(bytes, at, at + SECTOR_BYTES)) continue;
+    const isBegun = bytes[at - 1] === 0;
+    while (at < end && bytes[at] === 0) at++;
+    if (!isBegun && (at === end || at % SECTOR_BYTES === 0)) return true;
+    at = roundUp(at) - SECTOR_BYTES;
   }
+  return false;
+}
 
-  #branch(at: number, end: number): { key: string; page: number }[] | undefined {
-    const count = this.#view.getUint16(at + 10, true);
-    const children: { key: string; page: number }[] = [];
-    let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
-    let last = '';
-    for (let n = 0; n < count; n++) {
-      const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
-      if (element + ELEMENT_BYTES > end) return undefined;
-      const keyEnd = data + this.#view.getUint32(element + 4, true);
-      if (element + this.#view.getUint32(element, true) !== data || keyEnd > end) return undefined;
-      const key = this.#bytes.toString('latin1', data, keyEnd);
-      // No key is empty, the first one neither.
-      if (last >= key) return undefined;
-      last = key;
-      children.push({ key, page: readPageId(this.#view, element + 8) });
-      data = keyEnd;
-    }
-    return count > 0 && this.#isZero(data, end) ? children : undefined;
+function branchIn(
+  { bytes, view }: Piece,
+  at: number,
+  end: number,
+): { key: string; page: number }[] | undefined {
+  const count = view.getUint16(at + 10, true);
+  const children: { key: string; page: number }[] = [];
+  let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+  let last = '';
+  for (let n = 0; n < count; n++) {
+    const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
+    if (element + ELEMENT_BYTES > end) return undefined;
+    const keyEnd = data + view.getUint32(element + 4, true);
+    if (element + view.getUint32(element, true) !== data || keyEnd > end) return undefined;
+    const key = bytes.toString('latin1', data, keyEnd);
+    // No key is empty, the first one neither.
+    if (last >= key) return undefined;
+    last = key;
+    children.push({ key, page: readPageId(view, element + 8) });
+    data = keyEnd;
   }
+  return count > 0 && isZero(bytes, data, end) ? children : undefined;
+}
 
-  #isZero(start: number, end: number): boolean {
-    for (let at = start; at < end; at++) if (this.#bytes[at] !== 0) return false;
-    return true;
-  }
+function isZero(bytes: Buffer, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) if (bytes[at] !== 0) return false;
+  return true;
 }

@@ -1,179 +1,154 @@
 /**
  * One state of a bbolt file, read while another process writes it: no lock, no open for writing. Called by readers of
- * other programs' files.
- *
- * bbolt never writes a page that the newest committed transaction can reach, and gives the pages that a transaction freed to the
- * next one at the earliest. So what was read between two looks at the meta pages that show the same newest transaction is of that
- * transaction. Otherwise all is read again, each time beginning after a commit that was just seen, since the next is
- * farthest then. Memory: what is used of the file's pages.
+ * other programs' files. How: reading.ts. A reading that was overtaken by commits begins again when there are less of them, at last
+ * of a copy that shares the file's blocks, where the file system makes one.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { failedPrecondition, notFound, throwIfAborted, unavailable } from '../errors.js';
-import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
-import { BoltDamage, META_BYTES, type Meta, PAGE_HEADER_BYTES, PAGE_SIZES, parseMeta } from './format.js';
-import { allocate, Pages } from './pages.js';
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { getPriority, setPriority, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep, setImmediate as yieldToOthers } from 'node:timers/promises';
+import { throwIfAborted, unavailable } from '../errors.js';
+import { errnoOf, fsError } from '../system/system-errors.js';
+import { BoltFile, type BoltSource } from './file.js';
+import type { Meta } from './format.js';
+import type { Pages } from './pages.js';
+import { Overtaken, Reading, type ReadingOptions } from './reading.js';
 
 export interface BoltSnapshot {
-  /** Those below `meta.highWater`, or what the file has of them. */
   readonly pages: Pages;
   readonly meta: Meta;
-  /** Times that the file was read before it stood still. */
+  /** Times that the reading began again. */
   readonly retries: number;
+  /** Commits that came while it was read, and that it has. */
+  readonly commits: number;
 }
 
 export interface SnapshotOptions {
   readonly signal?: AbortSignal | undefined;
   /** Readings before Unavailable. */
   readonly readingsMax?: number;
+  /** As much as is kept of values that take more than a page. Default: all. */
+  readonly valueBytesMax?: number | undefined;
 }
 
 const READINGS_MAX = 60;
-/** Several are read at once, by as many threads as Node has for files: the shorter a reading takes, the fewer commits come between. */
-const CHUNK_BYTES = 2 * 1024 * 1024;
+/** Copying takes as long as the rest of a reading, and other processors may do that, unless commits are to be seen in time. */
 const LANES = 4;
-/** Larger ones are not files that this is for. */
-const BYTES_MAX = 16 * 1024 * 1024 * 1024;
-/** How long to wait for a commit before the next reading, which then has longest. */
-const WAIT_STEP_MS = 2;
-const WAIT_STEPS = 25;
+/** What changed in this time has an owner that commits. */
+const BUSY_MS = 5000;
+/** After so many the next ones go before other processes, where this one may: each time that it waits for a processor, commits come. */
+const READINGS_BEFORE_URGENT = 2;
+const URGENT = -15;
+/** After so many a copy is tried, once. */
+const READINGS_BEFORE_COPY = 3;
+/** Between two turns of others. */
+const TURN_MS = 10;
+/** Calm: not more than one commit in this time. */
+const CALM_MS = 20;
+const CALM_STEPS_MAX = 50;
 
 /**
- * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when it never stood still for as long as a reading takes.
+ * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when commits came too fast to follow them, each time.
  */
 export async function readBolt(path: string, options: SnapshotOptions = {}): Promise<BoltSnapshot> {
-  const { signal, readingsMax = READINGS_MAX } = options;
-  const file = await openQuietly(path);
+  const { readingsMax = READINGS_MAX, signal, valueBytesMax } = options;
   try {
     for (let retries = 0; retries < readingsMax; retries++) {
-      throwIfAborted(signal);
-      const meta = await newestMeta(file, path);
-      const size = meta.highWater * meta.pageSize;
-      if (size > BYTES_MAX)
-        throw new BoltDamage(path, `it says that it has ${size} bytes, more than ${BYTES_MAX} are not read`);
-      const length = Math.min(size, (await file.stat()).size);
-      const pages = new Pages(path, meta, length);
-      for await (const chunk of chunksOf(file, length)) {
-        pages.keep(chunk);
-        throwIfAborted(signal);
-      }
-      const after = await newestMeta(file, path);
-      if (after.transaction === meta.transaction && after.root === meta.root) return { pages, meta, retries };
-      await nextCommit(file, path, after);
+      using file = new BoltFile(path);
+      if (retries > 0) await calm(file, signal);
+      const lanes = retries === 0 && file.age() > BUSY_MS ? LANES : 1;
+      const read = (): Promise<BoltSnapshot | undefined> =>
+        readOnce(file, retries, { signal, valueBytesMax, lanes });
+      const snapshot = await (retries < READINGS_BEFORE_URGENT ? read() : first(read));
+      if (snapshot !== undefined && !file.isReplaced()) return snapshot;
+      const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, options) : undefined;
+      if (copied !== undefined) return copied;
     }
   } catch (error) {
     if (errnoOf(error) !== undefined) throw fsError('read', path, error);
     throw error;
-  } finally {
-    await file.close();
   }
-  throw unavailable(`${path} was changed each of the ${readingsMax} times that it was read`, {
-    object: path,
-    remedy: 'try again when its owner commits less, or read a copy that a snapshot of the file system has',
-  });
+  throw unavailable(
+    `${path} was changed too fast to follow each of the ${readingsMax} times that it was read`,
+    {
+      object: path,
+      remedy: 'try again when its owner commits less, or read a copy that a snapshot of the file system has',
+    },
+  );
 }
 
-/** All bytes of a file without a writer, whatever they are. NotFound; Unavailable without the memory for them. */
-export async function readRaw(path: string, signal?: AbortSignal): Promise<Buffer> {
-  const file = await openQuietly(path);
+/** Undefined if it was overtaken. */
+export async function readOnce(
+  source: BoltSource,
+  retries = 0,
+  { signal, ...options }: SnapshotOptions & ReadingOptions = {},
+): Promise<BoltSnapshot | undefined> {
   try {
-    const bytes = allocate(path, (await file.stat()).size);
-    for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+    const reading = new Reading(source, options);
+    let turn = performance.now();
+    for await (const _ of reading.steps()) {
       throwIfAborted(signal);
-      await readChunk(file, bytes.subarray(at, at + CHUNK_BYTES), at);
+      if (performance.now() - turn < TURN_MS) continue;
+      await yieldToOthers();
+      turn = performance.now();
     }
-    return bytes;
+    const { pages, meta, commits } = reading;
+    return { pages, meta, retries, commits };
   } catch (error) {
-    if (errnoOf(error) !== undefined) throw fsError('read', path, error);
+    if (error instanceof Overtaken) return undefined;
     throw error;
-  } finally {
-    await file.close();
   }
+}
+
+/** Runs it before other processes, where that is allowed. */
+async function first<T>(run: () => Promise<T>): Promise<T> {
+  const usual = getPriority();
+  try {
+    setPriority(Math.min(usual, URGENT));
+  } catch {
+    return await run();
+  }
+  try {
+    return await run();
+  } finally {
+    setPriority(usual);
+  }
+}
+
+/** Waits for the end of a burst of commits. */
+async function calm(file: BoltFile, signal: AbortSignal | undefined): Promise<void> {
+  for (let step = 0; step < CALM_STEPS_MAX; step++) {
+    const { transaction } = file.newest();
+    await sleep(CALM_MS);
+    throwIfAborted(signal);
+    if (file.newest().transaction - transaction <= 1n) return;
+  }
+}
+
+/** Of a copy that is made at once, and takes no room. Undefined where the file system makes none, or the temporary directory is on another one. */
+export async function readCopy(
+  path: string,
+  retries: number,
+  options: SnapshotOptions,
+): Promise<BoltSnapshot | undefined> {
+  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-copy-'));
+  const copy = join(directory, 'copy');
+  let file: BoltFile;
+  try {
+    await copyFile(path, copy, constants.COPYFILE_FICLONE_FORCE);
+    file = new BoltFile(copy);
+  } catch {
+    return undefined;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+  using opened = file;
+  return await readOnce(opened, retries, options);
 }
 
 /** The newest transaction of the file. A cheap way to see whether it changed. */
 export async function boltTransaction(path: string): Promise<bigint> {
-  const file = await openQuietly(path);
-  try {
-    return (await newestMeta(file, path)).transaction;
-  } finally {
-    await file.close();
-  }
-}
-
-/** Without an access time on the file, where that is allowed; a pipe in its place must not block. */
-async function openQuietly(path: string): Promise<FileHandle> {
-  const flags = constants.O_RDONLY | constants.O_NONBLOCK;
-  try {
-    const file = await open(path, flags | constants.O_NOATIME).catch((error: unknown) => {
-      if (errnoOf(error) !== 'EPERM') throw error;
-      return open(path, flags);
-    });
-    if ((await file.stat()).isFile()) return file;
-    await file.close();
-  } catch (error) {
-    if (isAbsent(error)) throw notFound(`there is no ${path}`, { object: path, cause: error });
-    throw fsError('open', path, error);
-  }
-  throw failedPrecondition(`${path} is not a regular file`, { object: path });
-}
-
-/** A page size is known from the other meta only: where the second one is follows from it, unless the first is torn. */
-async function newestMeta(file: FileHandle, path: string): Promise<Meta> {
-  const first = await metaAt(file, 0);
-  const places = first === undefined ? PAGE_SIZES : [first.pageSize];
-  let newest = first;
-  for (const size of places) {
-    const second = await metaAt(file, size);
-    if (second === undefined || second.pageSize !== size) continue;
-    if (newest === undefined || second.transaction > newest.transaction) newest = second;
-  }
-  if (newest !== undefined) return newest;
-  const { size } = await file.stat();
-  if (size === 0) throw failedPrecondition(`${path} is empty: its owner has not begun it`, { object: path });
-  throw new BoltDamage(path, 'neither of its meta pages is valid, or it is not a bbolt file');
-}
-
-async function metaAt(file: FileHandle, page: number): Promise<Meta | undefined> {
-  const bytes = Buffer.alloc(META_BYTES);
-  const { bytesRead } = await file.read(bytes, 0, META_BYTES, page + PAGE_HEADER_BYTES);
-  return parseMeta(bytes.subarray(0, bytesRead), 0);
-}
-
-/** The bytes of a file up to `length`, in order; each chunk is good until the next one is asked for. */
-async function* chunksOf(file: FileHandle, length: number): AsyncGenerator<Buffer> {
-  const reads: Promise<Buffer>[] = [];
-  let next = 0;
-  const read = (buffer: Buffer): void => {
-    if (next >= length) return;
-    const reading = readChunk(file, buffer.subarray(0, length - next), next);
-    // The error is that of the one that is waited for.
-    reading.catch(() => undefined);
-    reads.push(reading);
-    next += CHUNK_BYTES;
-  };
-  for (let lane = 0; lane < LANES; lane++) read(Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, length)));
-  for (let first = reads.shift(); first !== undefined; first = reads.shift()) {
-    const chunk = await first;
-    yield chunk;
-    read(chunk);
-  }
-}
-
-async function readChunk(file: FileHandle, bytes: Buffer, start: number): Promise<Buffer> {
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await file.read(bytes, done, bytes.length - done, start + done);
-    // Cut short meanwhile: no page beyond is found.
-    if (bytesRead === 0) return bytes.fill(0, done);
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-async function nextCommit(file: FileHandle, path: string, { transaction }: Meta): Promise<void> {
-  for (let step = 0; step < WAIT_STEPS; step++) {
-    await sleep(WAIT_STEP_MS);
-    if ((await newestMeta(file, path)).transaction !== transaction) return;
-  }
+  using file = new BoltFile(path);
+  return file.newest().transaction;
 }

@@ -30,6 +30,8 @@ const FILL = 0.9;
 const INLINE = 1 / 4;
 /** Bytes that wait to be written before `drain` writes them. */
 const PENDING_BYTES_MAX = 4 * 1024 * 1024;
+/** Node writes no more at once. */
+const WRITE_BYTES_MAX = 1024 * 1024 * 1024;
 /** bbolt takes no shorter file for one of its own. */
 const FILE_BYTES_MIN = 4096;
 const FREELIST = 2;
@@ -50,7 +52,7 @@ class OpenBucket {
   /** Undefined for the root. */
   readonly parent: OpenBucket | undefined;
   readonly key: Buffer;
-  readonly sequence: number;
+  readonly sequence: bigint;
   readonly leaves: Child[] = [];
   elements: Element[] = [];
   /** Of `elements`, as a page. */
@@ -58,7 +60,7 @@ class OpenBucket {
   last: Buffer | undefined;
   hasBuckets = false;
 
-  constructor(parent: OpenBucket | undefined, key: Buffer, sequence: number) {
+  constructor(parent: OpenBucket | undefined, key: Buffer, sequence: bigint) {
     this.parent = parent;
     this.key = key;
     this.sequence = sequence;
@@ -76,7 +78,7 @@ export class BoltWriter implements AsyncDisposable {
   readonly #pageSize: number;
   readonly #file: FileHandle;
   readonly #draft: string;
-  #innermost = new OpenBucket(undefined, Buffer.alloc(0), 0);
+  #innermost = new OpenBucket(undefined, Buffer.alloc(0), 0n);
   #pages = FREELIST;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
@@ -111,11 +113,11 @@ export class BoltWriter implements AsyncDisposable {
   }
 
   /** What is added from now on belongs to it, until `closeBucket`. */
-  openBucket(key: Buffer, sequence = 0): void {
+  openBucket(key: Buffer, sequence: number | bigint = 0): void {
     const bucket = this.#innermost;
     checkKey(bucket, key);
     bucket.hasBuckets = true;
-    this.#innermost = new OpenBucket(bucket, key, sequence);
+    this.#innermost = new OpenBucket(bucket, key, BigInt(sequence));
   }
 
   closeBucket(): void {
@@ -128,14 +130,18 @@ export class BoltWriter implements AsyncDisposable {
     const leaf = isInline ? encodeLeaf(bucket.elements, bucket.bytes) : undefined;
     const value = Buffer.alloc(BUCKET_BYTES + (leaf?.length ?? 0));
     value.writeBigUInt64LE(BigInt(isInline ? 0 : this.#finishBucket(bucket)), 0);
-    value.writeBigUInt64LE(BigInt(sequence), 8);
+    value.writeBigUInt64LE(sequence, 8);
     leaf?.copy(value, BUCKET_BYTES);
     this.#add({ key, value, isBucket: true });
   }
 
-  /** Writes what has gathered, if that is much: to be called now and then. */
+  /** Whether much has gathered that is not written yet: `drain` writes it. To be asked all the time. */
+  get isBehind(): boolean {
+    return this.#pendingBytes >= PENDING_BYTES_MAX;
+  }
+
   async drain(): Promise<void> {
-    if (this.#pendingBytes >= PENDING_BYTES_MAX) await this.#write();
+    if (this.isBehind) await this.#write();
   }
 
   /** Returns the size of the file, in bytes, which is on disk then. AlreadyExists, and no file, when the name was taken meanwhile. */
@@ -181,12 +187,33 @@ export class BoltWriter implements AsyncDisposable {
     const bucket = this.#innermost;
     checkKey(bucket, key);
     if (value.length > VALUE_BYTES_MAX) throw invalidArgument(`a value of ${value.length} bytes is too long`);
-    const bytes = ELEMENT_BYTES + key.length + value.length;
-    const isFull = bucket.bytes + bytes > this.#pageSize * FILL || bucket.elements.length >= COUNT_MAX;
-    if (isFull && bucket.elements.length > 0) this.#writeLeaf(bucket);
+    const bytes = bytesOf(element);
+    while (
+      bucket.elements.length > 0 &&
+      (bucket.bytes + bytes > this.#pageSize || bucket.elements.length >= COUNT_MAX)
+    )
+      this.#splitLeaf(bucket);
     bucket.elements.push(element);
     bucket.bytes += bytes;
     bucket.last = key;
+  }
+
+  /** Writes the first elements, as many as fill a page. As in bbolt, what fits into one page is not split. */
+  #splitLeaf(bucket: OpenBucket): void {
+    const { elements, bytes } = bucket;
+    let count = 0;
+    let filled = PAGE_HEADER_BYTES;
+    for (const element of elements) {
+      const more = bytesOf(element);
+      if (count > 0 && filled + more > this.#pageSize * FILL) break;
+      filled += more;
+      count++;
+    }
+    bucket.elements = elements.slice(0, count);
+    bucket.bytes = filled;
+    this.#writeLeaf(bucket);
+    bucket.elements = elements.slice(count);
+    bucket.bytes = PAGE_HEADER_BYTES + bytes - filled;
   }
 
   #writeLeaf(bucket: OpenBucket): void {
@@ -269,12 +296,26 @@ export class BoltWriter implements AsyncDisposable {
     this.#pending = [];
     this.#pendingBytes = 0;
     try {
-      await writeAll(this.#file, Buffer.concat(bytes), at);
+      let from = 0;
+      let done = 0;
+      for (let to = 0, length = 0; to < bytes.length; from = to, done += length, length = 0) {
+        // A long one by itself: two of them may be more than a buffer can have.
+        do length += bytes[to++]?.length ?? 0;
+        while (to < bytes.length && length + (bytes[to]?.length ?? 0) <= PENDING_BYTES_MAX);
+        const part = bytes.slice(from, to);
+        await writeAll(
+          this.#file,
+          part.length === 1 ? present(part[0], 'its only page') : Buffer.concat(part),
+          at + done,
+        );
+      }
     } catch (error) {
       throw fsError('write', this.path, error);
     }
   }
 }
+
+const bytesOf = ({ key, value }: Element): number => ELEMENT_BYTES + key.length + value.length;
 
 function checkKey({ last }: OpenBucket, key: Buffer): void {
   if (key.length > KEY_BYTES_MAX || key.length === 0)
@@ -308,8 +349,10 @@ function writeHeader(page: Buffer, id: number, flags: number, count: number, ove
 }
 
 async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+  for (let done = 0; done < bytes.length; ) {
+    const length = Math.min(bytes.length - done, WRITE_BYTES_MAX);
+    done += (await file.write(bytes, done, length, at + done)).bytesWritten;
+  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -137,6 +137,16 @@ export function decodeAny(bytes: Uint8Array): Any {
 /** The type of the message, without copying its bytes. */
 export const anyTypeOf = (bytes: Uint8Array): string => anyIn(bytes).typeUrl;
 
+/** Of a message of which only the beginning is there. '' if that has not got it. */
+export function anyTypeOfBeginning(bytes: Uint8Array): string {
+  try {
+    const { end, content } = readField(bytes, readTag(bytes, 0));
+    return content === undefined ? '' : anyTypeOf(bytes.subarray(0, end));
+  } catch {
+    return '';
+  }
+}
+
 function anyIn(bytes: Uint8Array): { typeUrl: string; content: Uint8Array } {
   let typeUrl = '';
   let value: Uint8Array = NO_BYTES;

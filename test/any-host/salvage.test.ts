@@ -96,13 +96,11 @@ async function historyOf(
   const ever = new Set(lines.map((line) => line.slice(2)));
   const names = new Set([...ever].map((line) => line.slice(0, line.lastIndexOf(' '))));
   const fields = new Set([...ever].map((line) => line.slice(line.lastIndexOf(' ') + 1)));
-  const scan = await PageScan.read(metadata);
+  using scan = await PageScan.read(metadata);
   const walked = walkTree(scan, scan.metas[0]!.root, []);
   assert.deepEqual(walked.gaps, []);
   const pages = new Map(
-    walked.records.map(({ path, key, value, pages }) => {
-      // The value is a view of the file's bytes.
-      const leaf = Math.floor(value.byteOffset / pageSize);
+    walked.records.map(({ path, key, leaf, pages }) => {
       const runs = [leaf, ...pages].flatMap((id) => {
         const overflow = file.readUInt32LE(id * pageSize + 12);
         return Array.from({ length: overflow + 1 }, (_, n) => id + n);
@@ -258,13 +256,13 @@ test('given a value that is all zeros, when its pages are looked at, then they a
     }
     await writer.finish();
   }
-  const whole = await PageScan.read(path);
+  using whole = await PageScan.read(path);
   assert.equal(whole.ids.length, 3);
   const [text = 0] = whole.ids;
   const file = readFileSync(path);
   file.fill(0, text * 4096 + 512, text * 4096 + 1536);
   writeFileSync(path, file);
-  const damaged = await PageScan.read(path);
+  using damaged = await PageScan.read(path);
   assert.equal(damaged.page(text), undefined);
   assert.equal(damaged.ids.length, 2);
   // The key becomes a part of the value.
@@ -274,14 +272,15 @@ test('given a value that is all zeros, when its pages are looked at, then they a
   file.writeUInt32LE(0, element + 8);
   file.writeUInt32LE(key + value, element + 12);
   writeFileSync(path, file);
-  assert.equal((await PageScan.read(path)).page(zeros), undefined);
+  using without = await PageScan.read(path);
+  assert.equal(without.page(zeros), undefined);
 });
 
 test('given a tree that leads to the pages of one namespace from another one too, when it is salvaged, then nothing is in the wrong one', {
   skip,
 }, async (t) => {
   const history = await historyOf(t, 5, 4096, 40);
-  const scan = await PageScan.read(history.metadata);
+  using scan = await PageScan.read(history.metadata);
   const file = Buffer.from(history.file);
   let changed = 0;
   for (const id of scan.ids) {
@@ -291,8 +290,8 @@ test('given a tree that leads to the pages of one namespace from another one too
       page.entries.find(({ key, isBucket }) => key === name && isBucket)?.value.subarray(0, 8);
     const [to, from] = [rootOf('default'), rootOf('k8s.io')];
     if (to === undefined || from === undefined || from.readBigUInt64LE() === 0n) continue;
-    // What the scan has is a view of its own copy of the file.
-    from.copy(file, to.byteOffset);
+    // What the scan has is a view of its own copy of the page.
+    from.copy(file, id * history.pageSize + to.byteOffset);
     changed++;
   }
   assert.ok(changed > 0);

@@ -13,21 +13,18 @@ const program = (): string => buildGo('test/bolt/writer', 'program');
 export type Tree = { [name: string]: string | Tree };
 
 /** Makes a file, and returns what bbolt says is in it. */
-export function fill(path: string, pageSize: number, keys: number): Tree {
-  const { status, stdout, stderr } = spawnSync(program(), ['fill', path, `${pageSize}`, `${keys}`], {
-    encoding: 'utf8',
-    maxBuffer: 1 << 28,
-  });
-  if (status !== 0) throw new Error(stderr);
-  return JSON.parse(stdout) as Tree;
-}
+export const fill = (path: string, pageSize: number, keys: number): Tree =>
+  treeFrom('fill', path, `${pageSize}`, `${keys}`);
 
 /** What bbolt says is in a file. */
-export function dump(path: string): Tree {
-  const { status, stdout, stderr } = spawnSync(program(), ['dump', path], {
-    encoding: 'utf8',
-    maxBuffer: 1 << 28,
-  });
+export const dump = (path: string): Tree => treeFrom('dump', path);
+
+/** Makes a file of that many pages, nearly all without bytes on disk, and returns what bbolt says is in it. */
+export const makeFar = (path: string, pageSize: number, pages: number): Tree =>
+  treeFrom('far', path, `${pageSize}`, `${pages}`);
+
+function treeFrom(...args: string[]): Tree {
+  const { status, stdout, stderr } = spawnSync(program(), args, { encoding: 'utf8', maxBuffer: 1 << 28 });
   if (status !== 0) throw new Error(stderr);
   return JSON.parse(stdout) as Tree;
 }
@@ -48,6 +45,13 @@ export function makeHistory(dir: string, seed: number, pageSize: number, transac
   const { status, stdout, stderr } = spawnSync(program(), args, { encoding: 'utf8', maxBuffer: 1 << 28 });
   if (status !== 0) throw new Error(stderr);
   return stdout.trimEnd().split('\n');
+}
+
+/** The files `0`, `1`, … in `dir`: one file after each of its commits. See images.go. */
+export function makeImages(dir: string, pageSize: number, commits: number, seed: number): void {
+  const args = ['images', dir, `${pageSize}`, `${commits}`, `${seed}`];
+  const { status, stderr } = spawnSync(program(), args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
 }
 
 /** A process that commits to a file until it is disposed. */

@@ -4,38 +4,22 @@
  */
 import assert from 'node:assert/strict';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
-import { BoltDamage, parseMeta } from '../../src/bolt/format.js';
-import { Pages } from '../../src/bolt/pages.js';
-import { type BoltSnapshot, boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
+import { rootBucket } from '../../src/bolt/bucket.js';
+import { BoltDamage } from '../../src/bolt/format.js';
+import { boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
 import { isKind } from '../../src/errors.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 import { damage } from './damage.js';
 import { fill, missing, type Tree, Writer } from './program.js';
+import { numbersIn, treeOf } from './tree.js';
 
 const skip = missing ?? false;
 const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 200);
 const damages = Number(process.env.EBBTIDE_BOLT_DAMAGES ?? 500);
 const firstSeed = Number(process.env.EBBTIDE_BOLT_SEED ?? 1);
-
-/** As `fill` prints it. No file of these tests is as deep as that. */
-function treeOf(bucket: Bucket, depth = 0): Tree {
-  const tree: Tree = {};
-  assert.ok(depth < 1000);
-  bucket.each((entry) => {
-    const { key, text } = entry;
-    Object.defineProperty(tree, key, {
-      value: entry.bucket === undefined ? text : treeOf(entry.bucket, depth + 1),
-      enumerable: true,
-    });
-  });
-  return tree;
-}
 
 for (const pageSize of [1024, 4096, 16384, 65536]) {
   for (const keys of [3, 4000]) {
@@ -59,7 +43,7 @@ for (const pageSize of [1024, 4096, 16384, 65536]) {
         root.find('nothing', () => assert.fail()),
         false,
       );
-      root.find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7));
+      root.find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7n));
       root.find('many', (entry) => {
         const many = theirs.many as Tree;
         for (const key of Object.keys(many).slice(0, 200))
@@ -75,15 +59,6 @@ for (const pageSize of [1024, 4096, 16384, 65536]) {
       );
     });
   }
-}
-
-/** The numbers that the counters of a file have: one, unless it is of two moments. */
-function numbersIn(snapshot: BoltSnapshot): Set<string> {
-  const numbers = new Set<string>();
-  rootBucket(snapshot).each((bucket) =>
-    bucket.bucket?.each((entry) => numbers.add(entry.text.slice(0, entry.text.indexOf(' ')))),
-  );
-  return numbers;
 }
 
 test(`given a bbolt that commits all the time, then each of ${reads} readings is of one moment`, {
@@ -105,38 +80,6 @@ test(`given a bbolt that commits all the time, then each of ${reads} readings is
   }
   t.diagnostic(`${seen.size} moments, ${retries} readings were done again`);
   assert.ok(seen.size > reads / 20);
-});
-
-test('given the same bbolt, when the file is read without a look at the transaction, then moments are mixed', {
-  skip,
-}, async (t) => {
-  const path = join(await tempDir(t), 'file.db');
-  await using _ = await Writer.start(path);
-  let mixed = 0;
-  for (let n = 0; n < 1000 && mixed === 0; n++) {
-    const file = await open(path);
-    try {
-      const { size } = await file.stat();
-      const bytes = Buffer.alloc(size);
-      await file.read(bytes, 0, 8192, 0);
-      await sleep(5);
-      await file.read(bytes, 8192, size - 8192, 8192);
-      const metas = [parseMeta(bytes, 16), parseMeta(bytes, 4096 + 16)];
-      const [meta] = metas
-        .filter((one) => one !== undefined)
-        .sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
-      if (meta === undefined) continue;
-      const pages = new Pages(path, meta, size);
-      pages.keep(bytes);
-      if (numbersIn({ pages, meta, retries: 0 }).size > 1) mixed++;
-    } catch (error) {
-      if (!(error instanceof BoltDamage)) throw error;
-      mixed++;
-    } finally {
-      await file.close();
-    }
-  }
-  assert.ok(mixed > 0);
 });
 
 test('given a file that never stands still, then the reading gives up with Unavailable', {

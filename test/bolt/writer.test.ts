@@ -33,7 +33,7 @@ for (const pageSize of [512, 1024, 4096, 65536]) {
       assert.equal(statSync(path).size, size);
       assert.ok(size < statSync(from).size || pageSize > 4096);
       const snapshot = await readBolt(path);
-      rootBucket(snapshot).find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7));
+      rootBucket(snapshot).find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7n));
       assert.deepEqual(dump(path), theirs);
       assert.deepEqual(judge([path]), ['sound']);
     }
@@ -90,6 +90,16 @@ test('given random trees, when written, then bbolt finds each sound and the same
     verdicts.map((verdict, n) => `${n + 1}: ${verdict}`),
     paths.map((_, n) => `${n + 1}: sound`),
   );
+});
+
+test('given a bucket that fits into a page, but not into nine tenths of it, when written, then it is in one page', async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  await using writer = await BoltWriter.create(path);
+  writer.openBucket(Buffer.from('bucket'));
+  for (let n = 0; n < 38; n++) writer.put(Buffer.from(String(n).padStart(2, '0')), Buffer.alloc(85, 'x'));
+  writer.closeBucket();
+  // Two metas, the freelist, the bucket, the root.
+  assert.equal(await writer.finish(), 5 * 4096);
 });
 
 test('given a damaged file, when bbolt judges it, then it is not sound', { skip }, async (t) => {

@@ -82,7 +82,7 @@ export async function salvage(
   const target = await outsideOf(places, output);
   const disk = await lookAtDisk(places, signal);
   try {
-    const scan = await PageScan.read(places.metadata, signal);
+    using scan = await PageScan.read(places.metadata, signal);
     await yieldToEventLoop();
     throwIfAborted(signal);
     const trees = findTrees(scan);

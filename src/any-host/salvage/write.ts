@@ -16,9 +16,6 @@ interface Node {
   readonly records: Map<string, Kept | Rebuilt>;
 }
 
-/** Records between two looks at what waits to be written. */
-const RECORDS_PER_DRAIN = 1000;
-
 export interface Written {
   /** Bytes. */
   readonly size: number;
@@ -70,7 +67,6 @@ class TreeWriter {
   readonly #merge: Merge;
   readonly #disk: Disk;
   readonly #hasVersion: boolean;
-  #records = 0;
 
   constructor(writer: BoltWriter, merge: Merge, disk: Disk, hasVersion: boolean) {
     this.#writer = writer;
@@ -95,7 +91,7 @@ class TreeWriter {
       const record = records.get(key);
       if (record === undefined) this.#writer.put(keyBytes(key), Buffer.from(encodeVarint(GUESSED_VERSION)));
       else this.#record(key, record, children);
-      if (++this.#records % RECORDS_PER_DRAIN === 0) await this.#writer.drain();
+      if (this.#writer.isBehind) await this.#writer.drain();
     }
   }
 

@@ -2,7 +2,9 @@
 //
 //	writer fill FILE PAGESIZE KEYS   buckets of every form, then the same as JSON on standard output
 //	writer dump FILE                 what bbolt says is in it, as JSON
+//	writer far FILE PAGESIZE PAGES    newest pages after so many others, and the same as JSON: far.go
 //	writer history DIR SEED PAGESIZE TRANSACTIONS   a root of containerd: history.go
+//	writer images DIR PAGESIZE COMMITS SEED   a file after each of its commits: images.go
 //	writer judge                     for each file named on standard input: bbolt's own check, then changes, then the check again; a line for each
 //	writer run FILE [PAUSE]          commits until standard input ends, with a pause (20ms) behind each; every commit
 //	                                 gives all counters its number
@@ -26,7 +28,7 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, history DIR SEED PAGESIZE TRANSACTIONS, judge, or run FILE [PAUSE]")
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, far FILE PAGESIZE PAGES, history DIR SEED PAGESIZE TRANSACTIONS, images DIR PAGESIZE COMMITS SEED, judge, or run FILE [PAUSE]")
 	if len(os.Args) == 5 && os.Args[1] == "fill" {
 		pageSize, _ := strconv.Atoi(os.Args[3])
 		keys, _ := strconv.Atoi(os.Args[4])
@@ -36,6 +38,15 @@ func main() {
 		pageSize, _ := strconv.Atoi(os.Args[4])
 		transactions, _ := strconv.Atoi(os.Args[5])
 		err = history(os.Args[2], seed, pageSize, transactions)
+	} else if len(os.Args) == 5 && os.Args[1] == "far" {
+		pageSize, _ := strconv.Atoi(os.Args[3])
+		pages, _ := strconv.ParseUint(os.Args[4], 10, 64)
+		err = far(os.Args[2], pageSize, pages)
+	} else if len(os.Args) == 6 && os.Args[1] == "images" {
+		pageSize, _ := strconv.Atoi(os.Args[3])
+		commits, _ := strconv.Atoi(os.Args[4])
+		seed, _ := strconv.ParseInt(os.Args[5], 10, 64)
+		err = images(os.Args[2], pageSize, commits, seed)
 	} else if len(os.Args) == 3 && os.Args[1] == "dump" {
 		err = dump(os.Args[2])
 	} else if len(os.Args) == 2 && os.Args[1] == "judge" {
