@@ -5,7 +5,7 @@
  */
 import { constants } from 'node:fs';
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
-import { getPriority, setPriority, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep, setImmediate as yieldToOthers } from 'node:timers/promises';
 import { throwIfAborted, unavailable } from '../errors.js';
@@ -37,9 +37,6 @@ const READINGS_MAX = 60;
 const LANES = 4;
 /** What changed in this time has an owner that commits. */
 const BUSY_MS = 5000;
-/** After so many the next ones go before other processes, where this one may: each time that it waits for a processor, commits come. */
-const READINGS_BEFORE_URGENT = 2;
-const URGENT = -15;
 /** After so many a copy is tried, once. */
 const READINGS_BEFORE_COPY = 3;
 /** Between two turns of others. */
@@ -58,9 +55,7 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
       using file = new BoltFile(path);
       if (retries > 0) await calm(file, signal);
       const lanes = retries === 0 && file.age() > BUSY_MS ? LANES : 1;
-      const read = (): Promise<BoltSnapshot | undefined> =>
-        readOnce(file, retries, { signal, valueBytesMax, lanes });
-      const snapshot = await (retries < READINGS_BEFORE_URGENT ? read() : first(read));
+      const snapshot = await readOnce(file, retries, { signal, valueBytesMax, lanes });
       if (snapshot !== undefined && !file.isReplaced()) return snapshot;
       const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, options) : undefined;
       if (copied !== undefined) return copied;
@@ -98,21 +93,6 @@ export async function readOnce(
   } catch (error) {
     if (error instanceof Overtaken) return undefined;
     throw error;
-  }
-}
-
-/** Runs it before other processes, where that is allowed. */
-async function first<T>(run: () => Promise<T>): Promise<T> {
-  const usual = getPriority();
-  try {
-    setPriority(Math.min(usual, URGENT));
-  } catch {
-    return await run();
-  }
-  try {
-    return await run();
-  } finally {
-    setPriority(usual);
   }
 }
 
