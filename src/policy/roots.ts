@@ -71,9 +71,10 @@ export async function readRoots(
   }
   const graph = graphOf(view);
   const roots: Root[] = [];
-  for (const id of view.roots) {
-    // Filters may take long.
-    if (pace.isOver) await pace.pass();
+  // Filters may take long.
+  const rootsAtOnce = forEach === undefined ? ROOTS_AT_ONCE : 4;
+  for (const [n, id] of view.roots.entries()) {
+    if (n % rootsAtOnce === 0 && pace.isOver) await pace.pass();
     const kind = kindOfType.get(view.typeOf(id));
     const found = kind === undefined ? undefined : engine.readNode(id, read);
     if (kind === undefined || found === undefined) continue;
