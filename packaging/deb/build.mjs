@@ -1,7 +1,8 @@
 // Makes the Debian package of a built clone: node packaging/deb/build.mjs DIRECTORY
 //
-// The clone has been built (`npm ci`). The package has the command with its production dependencies, as they are in
-// node_modules, the addons, the units, the manual page and the completion scripts. The same clone gives the same package.
+// The clone has been built (`npm ci`). The package has the command with what its production dependencies need to run, the
+// addons, the units, the manual page and the completion scripts. The same clone gives the same package, about which
+// Debian's lintian has nothing to say (test/package/deb.test.ts).
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -34,6 +35,7 @@ for (const path of [join(repository, command), addons]) {
 
 const { version, description } = JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8'));
 const architecture = read('dpkg', ['--print-architecture']).trim();
+const maintainer = 'the ebbtide maintainers <maintainers@ebbtide.invalid>';
 const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? read('git', ['log', '-1', '--format=%ct']));
 const stage = mkdtempSync(join(tmpdir(), 'ebbtide-deb-'));
 process.on('exit', () => rmSync(stage, { recursive: true, force: true }));
@@ -46,8 +48,9 @@ for (const unit of ['ebbtide.service', 'ebbtide.socket']) {
 copy(join(packaging, 'config.json'), 'etc/ebbtide/config.json');
 copy(join(packaging, 'grafana/ebbtide.json'), 'usr/share/ebbtide/grafana/ebbtide.json');
 copy(join(packaging, 'prometheus/ebbtide.rules.yml'), 'usr/share/ebbtide/prometheus/ebbtide.rules.yml');
-copy(join(repository, 'LICENSE'), 'usr/share/doc/ebbtide/copyright');
-compressed('CHANGELOG.md', 'usr/share/doc/ebbtide/changelog.gz');
+copy(join(packaging, 'deb/copyright'), 'usr/share/doc/ebbtide/copyright');
+write('usr/share/doc/ebbtide/changelog.gz', gzip(changelog()));
+compressed('CHANGELOG.md', 'usr/share/doc/ebbtide/CHANGELOG.md.gz');
 compressed('docs/ebbtide.1', 'usr/share/man/man1/ebbtide.1.gz');
 for (const [shell, path] of [
   ['bash', 'usr/share/bash-completion/completions/ebbtide'],
@@ -71,10 +74,31 @@ function program(to) {
     copy(join(addons, name), join(to, `prebuilds/linux-${process.arch}`, name));
   }
   const listed = read('npm', ['ls', '--omit=dev', '--all', '--parseable']).trim().split('\n').slice(1);
-  const others = /\/prebuilds\/(?!linux-)[^/]+$/;
-  for (const path of listed) {
-    tree(relative(repository, path), to, (file) => isNeeded(file) && !others.test(file), true);
-  }
+  for (const path of listed) tree(relative(repository, path), to, isLoaded, true);
+  for (const name of readdirSync(join(stage, to), { recursive: true }).filter((name) =>
+    name.endsWith('.node'),
+  ))
+    execFileSync('strip', ['--strip-unneeded', join(stage, to, name)]);
+  // `env` is not needed where Node has a place.
+  const main = join(to, command);
+  write(main, readFileSync(join(stage, main), 'utf8').replace(/^#!.*? node /, '#!/usr/bin/node '));
+}
+
+/** Whether a file or folder of a dependency is needed at run time, by Node and glibc on this processor, or as its license. */
+function isLoaded(path) {
+  const name = basename(path);
+  const isFolder = statSync(path).isDirectory();
+  if (name.startsWith('.') || /\/prebuilds\/[^/]+$/.test(path)) return name === `linux-${process.arch}`;
+  if (isFolder) return !/^(tests?|bench(marks?)?|docs|examples?|tools)$/.test(name);
+  if (/^(licen[cs]e|copying|notice|copyright)/i.test(name)) return true;
+  return /\.([cm]?js|json|node|proto|wasm)$/.test(name) && !/\.musl\.node$/.test(name);
+}
+
+/** Debian's form; what changed is in CHANGELOG.md. */
+function changelog() {
+  const date = new Date(epoch * 1000).toUTCString().replace('GMT', '+0000');
+  const entry = '  * What changed is in /usr/share/doc/ebbtide/CHANGELOG.md.gz.';
+  return `ebbtide (${version}) unstable; urgency=medium\n\n${entry}\n\n -- ${maintainer}  ${date}\n`;
 }
 
 /** A folder of the clone; `own`: without the node_modules in it, whose packages are listed themselves. */
@@ -93,14 +117,14 @@ function control() {
     `Package: ebbtide
 Version: ${version}
 Architecture: ${architecture}
-Maintainer: the ebbtide maintainers <maintainers@ebbtide.invalid>
+Maintainer: ${maintainer}
 Installed-Size: ${kib}
 Depends: nodejs (>= 20.19), libc6 (>= 2.31), libstdc++6
 Suggests: prometheus
 Section: admin
 Priority: optional
 Description: ${description.split(':')[0]}
- ${description.replace(/^[^:]*: /, 'For ')}.
+${wrapped(`${description.replace(/^[^:]*: /, 'For ')}.`)}
  The daemon speaks containerd's API for everything but running containers.
 `,
   );
@@ -116,7 +140,7 @@ function pack() {
   // Modes of a clone depend on the umask of whoever made it.
   for (const path of readdirSync(stage, { recursive: true }).map((name) => join(stage, String(name)))) {
     const stat = statSync(path);
-    const isProgram = stat.isDirectory() || path.endsWith(command) || dirname(path) === join(stage, 'DEBIAN');
+    const isProgram = stat.isDirectory() || isScript(path) || dirname(path) === join(stage, 'DEBIAN');
     const isData = /DEBIAN\/(control|conffiles)$/.test(path);
     chmodSync(path, isProgram && !isData ? 0o755 : 0o644);
     lutimesSync(path, epoch, epoch);
@@ -128,6 +152,15 @@ function pack() {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   return file;
+}
+
+function isScript(path) {
+  return readFileSync(path).subarray(0, 2).toString('latin1') === '#!';
+}
+
+/** A paragraph of a description. */
+function wrapped(text) {
+  return text.replace(/(.{1,78})( |$)/g, ' $1\n').trimEnd();
 }
 
 function sizeOf(directory) {
@@ -147,7 +180,10 @@ function write(to, content) {
   writeFileSync(join(stage, to), content);
 }
 function compressed(from, to) {
-  write(to, gzipSync(readFileSync(join(repository, from)), { level: 9 }));
+  write(to, gzip(readFileSync(join(repository, from))));
+}
+function gzip(content) {
+  return gzipSync(content, { level: 9 });
 }
 function link(from, to) {
   mkdirSync(dirname(join(stage, from)), { recursive: true });

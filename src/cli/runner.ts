@@ -262,8 +262,11 @@ function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
 
 // Loaded on demand: most runs of the command do not need the client.
 async function connect(address: string): Promise<Store> {
-  const { RemoteStore } = await import('./remote/store.js');
-  return RemoteStore.connect(address);
+  const [{ RemoteStore }, { socketPath }] = await Promise.all([
+    import('./remote/store.js'),
+    import('../server/run-file.js'),
+  ]);
+  return RemoteStore.connect(socketPath(address));
 }
 
 /** The address of the root's daemon, if there is one. */

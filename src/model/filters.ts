@@ -13,7 +13,7 @@ import { unquote } from './filter-quote.js';
 import { FilterScanner } from './filter-scanner.js';
 import { labelOf } from './labels.js';
 import type { StringMap } from './records.js';
-import { matcherOf } from './regexp.js';
+import { matcherOf, nothing } from './regexp.js';
 
 export { quoteForFilter } from './filter-quote.js';
 
@@ -51,9 +51,30 @@ export function parseFilters(filters: readonly string[]): Filter {
       `${MAX_FILTERS} and ${MAX_FILTERS_CHARACTERS} characters`,
     );
   }
-  const budget = { selectors: MAX_SELECTORS, patterns: MAX_PATTERNS_SIZE };
-  const parsed = filters.map((filter) => selectorsOf(filter, budget));
+  const parsed = selectorsOfAll(filters);
   return parsed.some((selectors) => selectors.length === 0) || parsed.length === 0 ? always : anyOf(parsed);
+}
+
+function selectorsOfAll(filters: readonly string[]): (readonly Selector[])[] {
+  const budget = { selectors: MAX_SELECTORS, patterns: MAX_PATTERNS_SIZE };
+  return filters.map((filter) => selectorsOf(filter, budget));
+}
+
+/**
+ * For callers that must not take a mistake for a filter that matches nothing, or everything: lists do, as containerd's. InvalidArgument
+ * as `parseFilters`, and for a pattern that is not valid, and a field that is none of `fields`: the beginnings of paths, by parts.
+ */
+export function requireMeaning(filters: readonly string[], fields: readonly (readonly string[])[]): void {
+  parseFilters(filters);
+  for (const { path, invalid } of selectorsOfAll(filters).flat()) {
+    if (invalid !== undefined)
+      throw invalidArgument(`the pattern "${invalid}" is not valid`, { object: invalid });
+    if (fields.some((field) => field.every((part, n) => path[n] === part))) continue;
+    const known = fields.map((field) => field.join('.')).join(', ');
+    throw invalidArgument(`there is no field "${path.join('.')}"; there are ${known}`, {
+      object: path.join('.'),
+    });
+  }
 }
 
 /**
@@ -118,6 +139,8 @@ interface Selector {
   readonly path: readonly string[];
   /** The value the field must have, if that is the whole condition. */
   readonly equal?: string;
+  /** A pattern that is not valid, and so matches nothing. */
+  readonly invalid?: string;
   readonly matches: Filter;
 }
 
@@ -166,7 +189,8 @@ class Parser {
     if (this.#budget.patterns < 0) {
       throw tooMany('patterns', `${MAX_PATTERNS_SIZE} instructions of patterns`);
     }
-    return { path, matches: (adaptor) => contains(adaptor(path) ?? '') };
+    const matches: Filter = (adaptor) => contains(adaptor(path) ?? '');
+    return contains === nothing ? { path, matches, invalid: value } : { path, matches };
   }
 
   #path(): readonly string[] {

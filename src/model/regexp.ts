@@ -25,7 +25,8 @@ export const MAX_STEPS = 1_000_000;
 const LITERAL = /^[^\\^$.|?*+()[\]{}]*$/;
 
 const cache = new Map<string, Matcher>();
-const nothing: Matcher = Object.assign(() => false, { size: 0 });
+/** Of a pattern that is not valid. */
+export const nothing: Matcher = Object.assign(() => false, { size: 0 });
 
 /**
  * Whether a text contains a match of `pattern`; an invalid or unsupported pattern matches nothing. InvalidArgument: a

@@ -92,8 +92,12 @@ export const formatSeconds = (t: Instant): string => `${splitSecond(t).text}Z`;
 
 /** The text of an instant up to its second, and its nanoseconds. */
 function splitSecond(t: Instant): { text: string; nanos: number } {
-  const nanos = Number(((t % NANOS_PER_SECOND) + NANOS_PER_SECOND) % NANOS_PER_SECOND);
-  const seconds = Number((t - BigInt(nanos)) / NANOS_PER_SECOND);
+  let nanos = Number(t % NANOS_PER_SECOND);
+  let seconds = Number(t / NANOS_PER_SECOND);
+  if (nanos < 0) {
+    nanos += Number(NANOS_PER_SECOND);
+    seconds--;
+  }
   const days = Math.floor(seconds / SECONDS_PER_DAY);
   const rest = seconds - days * SECONDS_PER_DAY;
   const [year, month, day] = civilDate(days);

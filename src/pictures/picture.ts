@@ -81,7 +81,7 @@ async function readLeaves(
   measured: MeasuredDisk | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Leaves> {
-  const items = await Items.read(host, measured, signal);
+  const items = await Items.read(host, measured, { signal });
   const ingests = measured && (await Items.ofIngests(host, measured, signal));
   return new Leaves(items, ingests, measured);
 }

@@ -4,12 +4,10 @@
  * retires what is pinned or in use.
  */
 import type { KeepReason, RuleOutcome } from '../gc/report/plan.js';
-import { parseFilters } from '../model/filters.js';
-import type { ImageRecord } from '../model/records.js';
 import type { Instant } from '../model/time.js';
 import type { Pace } from '../stores/listing.js';
 import { bytesOf, type CheckedPolicy, type Rule } from './policy.js';
-import { fieldsOf, type Root, repositoryAndTag } from './roots.js';
+import { type Root, repositoryAndTag } from './roots.js';
 
 /** Why a root stays, by the last rule that covered it. */
 export interface Kept {
@@ -42,6 +40,8 @@ export interface Effect {
 export interface ChoiceHost {
   readonly at: Instant;
   readonly roots: readonly Root[];
+  /** Places of the roots that the n-th rule covers. */
+  coveredBy(n: number): Uint32Array;
   readonly disk: Disk | undefined;
   readonly pace: Pace;
   /** Who uses roots, once some containers are retired. */
@@ -51,27 +51,30 @@ export interface ChoiceHost {
 
 export interface Choice {
   readonly retired: readonly Retired[];
-  readonly kept: ReadonlyMap<Root, Kept>;
+  /** By the places of the roots. */
+  readonly kept: readonly (Kept | undefined)[];
   readonly rules: readonly RuleOutcome[];
 }
 
 export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<Choice> {
   const retired: Retired[] = [];
-  const kept = new Map<Root, Kept>();
+  const kept: (Kept | undefined)[] = new Array(host.roots.length).fill(undefined);
   const rules: RuleOutcome[] = [];
-  const gone = new Set<Root>();
+  const gone = new Uint8Array(host.roots.length);
   const { pace } = host;
-  for (const rule of policy.rules) {
-    const covered = await coveredBy(rule, host.roots, gone, pace);
+  for (const [r, rule] of policy.rules.entries()) {
+    const covered = coveredBy(host, r, gone);
     const eligible = await eligibleOf(host, rule, covered, await host.inUse(retired), kept);
     const { count, useless, outcome } = await stopOf(host, policy, rule, retired, eligible);
+    const freesNothing: Kept = { rule, reason: 'frees nothing' };
+    const stopped: Kept = { rule, reason: outcome.stoppedBy };
     for (const [n, root] of eligible.entries()) {
       if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
       if (n < count && !useless.has(n)) {
         retired.push({ root, rule });
-        gone.add(root);
-        kept.delete(root);
-      } else kept.set(root, { rule, reason: n < count ? 'frees nothing' : outcome.stoppedBy });
+        gone[root.place] = 1;
+        kept[root.place] = undefined;
+      } else kept[root.place] = n < count ? freesNothing : stopped;
     }
     const { stoppedBy: _, ...shown } = outcome;
     rules.push({ ...shown, covered: covered.length, retired: count - useless.size });
@@ -83,22 +86,11 @@ export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<C
 const ROOTS_AT_ONCE = 32;
 
 /** Of the roots but those that are gone. */
-async function coveredBy(
-  rule: Rule,
-  roots: readonly Root[],
-  gone: ReadonlySet<Root>,
-  pace: Pace,
-): Promise<Root[]> {
-  const matches = parseFilters(rule.filters);
-  const isStopped = parseFilters(rule.stopped);
+function coveredBy(host: ChoiceHost, rule: number, gone: Uint8Array): Root[] {
   const covered: Root[] = [];
-  for (const root of roots) {
-    if (pace.isOver) await pace.pass();
-    if (!rule.kinds.includes(root.kind) || gone.has(root)) continue;
-    if (rule.namespaces !== undefined && !rule.namespaces.includes(root.namespace)) continue;
-    const fields = fieldsOf(root);
-    if (root.kind === 'container' && !isStopped(fields)) continue;
-    if (matches(fields)) covered.push(root);
+  for (const place of host.coveredBy(rule)) {
+    const root = host.roots[place];
+    if (root !== undefined && gone[place] === 0) covered.push(root);
   }
   return covered;
 }
@@ -109,12 +101,12 @@ async function eligibleOf(
   rule: Rule,
   covered: readonly Root[],
   userOf: (root: Root) => string | undefined,
-  kept: Map<Root, Kept>,
+  kept: (Kept | undefined)[],
 ): Promise<Root[]> {
   const last = await lastOfRepositories(rule, covered, pace);
   const eligible: Root[] = [];
-  for (const root of covered) {
-    if (pace.isOver) await pace.pass();
+  for (const [n, root] of covered.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const by = root.isPinned ? undefined : userOf(root);
     const reason = root.isPinned
       ? 'pinned'
@@ -122,7 +114,7 @@ async function eligibleOf(
         ? 'in use'
         : protectionOf(rule, root, at, last);
     if (reason === undefined) eligible.push(root);
-    else kept.set(root, { rule, reason, ...(by !== undefined && { by }) });
+    else kept[root.place] = by === undefined ? { rule, reason } : { rule, reason, by };
   }
   return sortedInSteps(eligible, byLastUse, pace);
 }
@@ -186,24 +178,26 @@ async function lastOfRepositories(
 ): Promise<ReadonlySet<Root>> {
   const last = new Set<Root>();
   if (keepLast === 0) return last;
-  const repositories = new Map<string, Root[]>();
+  // Of each namespace.
+  const namespaces = new Map<string, Map<string, Root[]>>();
   for (const [n, root] of covered.entries()) {
     if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     if (root.kind !== 'image') continue;
-    const name = `${root.namespace}\0${repositoryAndTag(root.key).repository}`;
-    const known = repositories.get(name);
-    if (known === undefined) repositories.set(name, [root]);
+    const repositories = namespaces.get(root.namespace) ?? new Map<string, Root[]>();
+    if (repositories.size === 0) namespaces.set(root.namespace, repositories);
+    const { repository } = repositoryAndTag(root.key);
+    const known = repositories.get(repository);
+    if (known === undefined) repositories.set(repository, [root]);
     else known.push(root);
   }
-  const recordOf = (root: Root): ImageRecord => root.record as ImageRecord;
-  for (const images of repositories.values()) {
+  for (const images of [...namespaces.values()].flatMap((repositories) => [...repositories.values()])) {
     if (pace.isOver) await pace.pass();
-    images.sort((a, b) => (recordOf(a).updatedat > recordOf(b).updatedat ? -1 : 1));
+    images.sort((a, b) => (a.changedAt > b.changedAt ? -1 : 1));
     const targets = new Set<string>();
     for (const image of images) {
-      const { digest } = recordOf(image).target;
-      if (targets.size === keepLast && !targets.has(digest)) break;
-      targets.add(digest);
+      const { target = '' } = image;
+      if (targets.size === keepLast && !targets.has(target)) break;
+      targets.add(target);
       last.add(image);
     }
   }

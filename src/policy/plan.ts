@@ -15,6 +15,7 @@ import { rootIdentity } from '../gc/report/root-use.js';
 import { formatTimestamp, now } from '../model/time.js';
 import { Pace } from '../stores/listing.js';
 import { type Choice, type ChoiceHost, choose, type Disk, type Effect, type Retired } from './choice.js';
+import { Coverage } from './coverage.js';
 import { Holders } from './holders.js';
 import type { CheckedPolicy, Size } from './policy.js';
 import { type Root, RootsInUse, readRoots } from './roots.js';
@@ -35,11 +36,13 @@ export async function planPolicy(
   const disk = await diskOf(host, policy);
   const { revision } = engine;
   const extra = await extraEdges(host, betweenRuns, at, signal);
-  const items = await Items.read(host, undefined, signal, disk?.block);
   const view = await GraphView.read(engine.graph, at, extra, signal);
-  const roots = await readRoots(host, view, pace);
+  const { flags } = view;
+  const items = await Items.read(host, undefined, { signal, block: disk?.block, flags, blobs: true });
+  const coverage = new Coverage(policy);
+  const roots = await readRoots(host, view, pace, (root, fields) => coverage.add(root, fields));
   const picture: Picture = { host, view, items, pace };
-  const choice = await choose(choiceHost(picture, at, roots, disk), policy);
+  const choice = await choose(choiceHost(picture, at, roots, coverage, disk), policy);
   return compose(picture, choice, roots, { disk, revision });
 }
 
@@ -60,6 +63,7 @@ function choiceHost(
   picture: Picture,
   at: bigint,
   roots: readonly Root[],
+  coverage: Coverage,
   disk: Disk | undefined,
 ): ChoiceHost {
   const { host, view, pace } = picture;
@@ -67,6 +71,7 @@ function choiceHost(
   return {
     at,
     roots,
+    coveredBy: (rule) => coverage.of(rule),
     disk,
     pace,
     async inUse(retired) {
@@ -123,7 +128,7 @@ async function retiredRows(
       kind: root.kind,
       namespace: root.namespace,
       key: root.key,
-      identity: rootIdentity(root.record),
+      identity: rootIdentity(root.createdAt, root.target),
       lastUsed: formatTimestamp(root.lastUsed),
       rule: rule.name,
       bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),

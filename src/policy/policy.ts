@@ -5,7 +5,7 @@
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
 import { type RetirableKind, retirableKinds } from '../gc/report/plan.js';
-import { parseFilters } from '../model/filters.js';
+import { requireMeaning } from '../model/filters.js';
 import { parseSize } from '../model/size.js';
 import { parseDuration } from '../model/time.js';
 
@@ -121,12 +121,20 @@ export function parsePolicy(document: unknown): CheckedPolicy {
   const lowWater = policy.optional('lowWater', size, AMOUNT);
   if (highWater !== undefined && lowWater === undefined)
     throw policy.wrong('lowWater', 'given with highWater');
+  if (isAbove(lowWater, highWater)) throw policy.wrong('lowWater', 'below highWater');
   return {
     rules: rules.map((rule, n) => ruleOf(rule, n)),
     everyMs: policy.optional('every', every, 'a duration like 10m, 1s or more') ?? EVERY_MS,
     highWater,
     lowWater,
   };
+}
+
+/** Whether that can be said without a disk. */
+function isAbove(low: Size | undefined, high: Size | undefined): boolean {
+  if (low === undefined || high === undefined) return false;
+  if ('bytes' in low && 'bytes' in high) return low.bytes > high.bytes;
+  return 'share' in low && 'share' in high && low.share > high.share;
 }
 
 const SEE = 'docs/policies.md describes policies';
@@ -136,18 +144,30 @@ const TEXTS_MAX = 64;
 const TEXT_MAX = 1024;
 const TEXTS = `a list of texts, ${TEXTS_MAX} at most, of ${TEXT_MAX} characters at most`;
 
+/** What filters of a kind's list know: the stores' adaptors. */
+const FILTERED: Readonly<Record<RetirableKind, readonly (readonly string[])[]>> = {
+  image: [['name'], ['target', 'digest'], ['target', 'mediatype'], ['labels'], ['annotations']],
+  lease: [['id'], ['labels']],
+  container: [['id'], ['image'], ['runtime', 'name'], ['labels']],
+};
+
 function ruleOf(document: unknown, n: number): Rule {
   const about = `rule ${n + 1}`;
   if (!isObject(document))
     throw invalidArgument(`${about} of the policy is not a JSON object`, { remedy: SEE });
   const given = text(document.name);
   const rule = new FieldReader(given === undefined ? about : `${about} "${given}"`, document, ruleFields);
+  const covered: readonly RetirableKind[] = rule.optional(
+    'kinds',
+    kinds,
+    `a list of ${retirableKinds.join(', ')}`,
+  ) ?? ['image'];
   const read: Rule = {
     name: rule.optional('name', text, 'a text') ?? about,
-    kinds: rule.optional('kinds', kinds, `a list of ${retirableKinds.join(', ')}`) ?? ['image'],
-    namespaces: rule.optional('namespaces', texts, TEXTS),
-    filters: rule.filters('filters'),
-    stopped: rule.filters('stopped'),
+    kinds: covered,
+    namespaces: rule.optional('namespaces', someTexts, `${TEXTS}, and not empty`),
+    filters: rule.filters('filters', covered),
+    stopped: rule.filters('stopped', ['container']),
     keepDuration: rule.optional('keepDuration', duration, 'a duration like 48h') ?? 0n,
     keepLast: rule.optional('keepLast', count, 'a whole number, 0 or more') ?? 0,
     isKeptTag: rule.optional('keepTagged', tags, 'true or a list of tags') ?? (() => false),
@@ -187,10 +207,14 @@ class FieldReader {
     return result;
   }
 
-  filters(name: string): readonly string[] {
+  /** A mistake in them must not make a rule that covers nothing, or everything. */
+  filters(name: string, kinds: readonly RetirableKind[]): readonly string[] {
     const filters = this.optional(name, texts, TEXTS) ?? [];
     try {
-      parseFilters(filters);
+      requireMeaning(
+        filters,
+        kinds.flatMap((kind) => FILTERED[kind]),
+      );
     } catch (error) {
       throw invalidArgument(`${this.#about}: ${name}: ${(error as Error).message}`, {
         object: name,
@@ -217,8 +241,10 @@ const texts: Read<string[]> = (value) =>
     ? value
     : undefined;
 
+const someTexts: Read<string[]> = (value) => (texts(value)?.length === 0 ? undefined : texts(value));
+
 const kinds: Read<RetirableKind[]> = (value) =>
-  texts(value)?.every((one) => (retirableKinds as readonly string[]).includes(one)) === true
+  someTexts(value)?.every((one) => (retirableKinds as readonly string[]).includes(one)) === true
     ? (value as RetirableKind[])
     : undefined;
 

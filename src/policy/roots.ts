@@ -13,6 +13,7 @@ import {
   lastUseOf,
   type RootGraph,
   type RootRecord,
+  targetOf,
   targetsIn,
 } from '../gc/report/root-use.js';
 import { ResourceContainer, ResourceImage, ResourceLease } from '../gc/types.js';
@@ -25,16 +26,26 @@ import { leaseFields } from '../stores/leases.js';
 import type { Pace } from '../stores/listing.js';
 
 export interface Root {
+  /** In the list of all. */
+  readonly place: number;
   readonly id: number;
   readonly kind: RetirableKind;
   readonly namespace: string;
   /** Image name or id. */
   readonly key: string;
-  /** What rules ask for: a container has neither its spec nor its extensions. */
-  readonly record: RootRecord;
+  readonly createdAt: Instant;
+  /** When it was made or moved. */
+  readonly changedAt: Instant;
   readonly lastUsed: Instant;
   readonly isPinned: boolean;
+  /** The digest that an image names; undefined for others. */
+  readonly target: string | undefined;
+  /** The image that a container names; '' for others. */
+  readonly image: string;
 }
+
+/** Is given each root with its fields for filters, which are good until it returns. */
+export type ForEachRoot = (root: Root, fields: Adaptor) => void;
 
 const kindOfType = new Map<number, RetirableKind>([
   [ResourceImage, 'image'],
@@ -45,8 +56,13 @@ const kindOfType = new Map<number, RetirableKind>([
 /** Between two looks at the clock. */
 const ROOTS_AT_ONCE = 32;
 
-/** Those of a picture's roots that can be retired. */
-export async function readRoots(host: CollectHost, view: GraphView, pace: Pace): Promise<Root[]> {
+/** Those of a picture's roots that can be retired. Their records are not kept. */
+export async function readRoots(
+  host: CollectHost,
+  view: GraphView,
+  pace: Pace,
+  forEach?: ForEachRoot,
+): Promise<Root[]> {
   const { engine, lastUse } = host;
   const noted = new Map<number, Instant>();
   for (const [k, time] of lastUse.noted) {
@@ -55,14 +71,30 @@ export async function readRoots(host: CollectHost, view: GraphView, pace: Pace):
   }
   const graph = graphOf(view);
   const roots: Root[] = [];
+  // Filters may take long.
+  const rootsAtOnce = forEach === undefined ? ROOTS_AT_ONCE : 4;
   for (const [n, id] of view.roots.entries()) {
-    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    if (n % rootsAtOnce === 0 && pace.isOver) await pace.pass();
     const kind = kindOfType.get(view.typeOf(id));
     const found = kind === undefined ? undefined : engine.readNode(id, read);
     if (kind === undefined || found === undefined) continue;
     const { namespace, key, record } = found;
     const lastUsed = lastUseOf(engine, graph, (node) => noted.get(node), id, record);
-    roots.push({ id, kind, namespace, key, record, lastUsed, isPinned: isPinned(record) });
+    const root: Root = {
+      place: roots.length,
+      id,
+      kind,
+      namespace,
+      key,
+      createdAt: record.createdat,
+      changedAt: 'updatedat' in record ? record.updatedat : record.createdat,
+      lastUsed,
+      isPinned: isPinned(record),
+      target: targetOf(record),
+      image: 'image' in record ? record.image : '',
+    };
+    forEach?.(root, fieldsOf(kind, key, record));
+    roots.push(root);
   }
   return roots;
 }
@@ -83,7 +115,7 @@ const graphOf = (view: GraphView): RootGraph => ({
 });
 
 /** Fields for filters. */
-export function fieldsOf({ kind, key, record }: Root): Adaptor {
+function fieldsOf(kind: RetirableKind, key: string, record: RootRecord): Adaptor {
   switch (kind) {
     case 'image':
       return imageFields(key, record as ImageRecord);
@@ -118,18 +150,18 @@ export class RootsInUse {
     const containers = roots.filter((root) => root.kind === 'container' && !isRetired(root));
     const targets = await targetsOf(containers.length === 0 ? [] : roots, pace);
     const images = new ImagesInUse((ns, image) => targets.get(ns)?.get(image) ?? stored(ns, image));
-    for (const [n, { namespace, key, record }] of containers.entries()) {
+    for (const [n, { namespace, key, image }] of containers.entries()) {
       if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
-      images.add(namespace, key, (record as ContainerRecord).image);
+      images.add(namespace, key, image);
     }
     return new RootsInUse(engine, graphOf(view), images);
   }
 
   /** In words. */
-  userOf({ id, kind, namespace, key, record }: Root): string | undefined {
+  userOf({ id, kind, namespace, key, target }: Root): string | undefined {
     if (kind === 'lease') return holdsUpload(this.#graph, id) ? 'an upload' : undefined;
-    if (kind === 'container' || !('target' in record)) return undefined;
-    const container = this.#images.by(namespace, key, record.target.digest);
+    if (target === undefined) return undefined;
+    const container = this.#images.by(namespace, key, target);
     if (container !== undefined) return `container ${container}`;
     return isReferredTo(this.#engine, id) ? 'a reference' : undefined;
   }
@@ -138,12 +170,12 @@ export class RootsInUse {
 /** Targets of the images among the roots, by namespace and name. */
 async function targetsOf(roots: readonly Root[], pace: Pace): Promise<Map<string, Map<string, string>>> {
   const targets = new Map<string, Map<string, string>>();
-  for (const [n, { namespace, key, record }] of roots.entries()) {
+  for (const [n, { namespace, key, target }] of roots.entries()) {
     if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    if (!('target' in record)) continue;
+    if (target === undefined) continue;
     const of = targets.get(namespace);
-    if (of === undefined) targets.set(namespace, new Map([[key, record.target.digest]]));
-    else of.set(key, record.target.digest);
+    if (of === undefined) targets.set(namespace, new Map([[key, target]]));
+    else of.set(key, target);
   }
   return targets;
 }

@@ -5,7 +5,7 @@ import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
 import { IDENTITY, identityOf, sizeOf } from '../gc/report/dry-run.js';
 import type { Items } from '../gc/report/items.js';
-import { describeKey, describeNode } from '../gc/report/objects.js';
+import { describeKey, describeNode, type ObjectDescription } from '../gc/report/objects.js';
 import type { KeptRoot } from '../gc/report/plan.js';
 import { type GraphView, idOfState, plainState } from '../gc/report/reach.js';
 import type { Candidate } from '../gc/stats.js';
@@ -37,15 +37,25 @@ export async function objectsOf(
   const { engine } = picture.host;
   const objects: Candidate[] = [];
   const sizes = new Sizes(picture, holders);
+  const heads = picture.items.parents.map((parent) => describeNode({ parent, leaf: '' }));
   let looked = 0;
   for (const id of await goingOf(picture, holders, retired)) {
     if (++looked % RECORDS_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
-    const object = engine.readNode(id, described);
+    const object = blobAt(picture, heads, id) ?? engine.readNode(id, described);
     if (object === undefined) continue;
     object.size = sizes.known(id) ?? (await sizes.asked(id));
     objects.push(object);
   }
   return objects;
+}
+
+/** Its record was read for its size. */
+function blobAt({ items }: Picture, heads: readonly ObjectDescription[], id: number): Candidate | undefined {
+  const parent = items.parentOf(id);
+  const head = parent === 0 ? undefined : heads[parent];
+  if (head === undefined) return undefined;
+  const key = items.nameOf(items.ofNode[id] ?? NO_ITEM);
+  return { kind: head.kind, namespace: head.namespace, key, size: 0, identity: String(items.createdAt(id)) };
 }
 
 function described(node: StoredNode): Candidate {
@@ -120,23 +130,21 @@ export async function keptOf(
 ): Promise<KeptRoot[]> {
   const { host, pace } = picture;
   const { bytes, pins } = await stayingBytes(picture, holders, ids, staying.length);
-  const byId = new Map<number, Root>();
-  for (const [n, root] of roots.entries()) {
-    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    byId.set(root.id, root);
-  }
+  // From 1 on.
+  const placeOf = new Uint32Array(picture.view.limit);
+  for (const { id, place } of roots) placeOf[id] = place + 1;
   const rows: KeptRoot[] = [];
   for (const [n, id] of staying.entries()) {
     if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const shares = { bytes: bytes[n] ?? 0, pins: pins[n] ?? 0 };
-    const root = byId.get(id);
+    const root = roots[(placeOf[id] ?? 0) - 1];
     if (root === undefined) {
       const record = host.engine.keyOf(id);
       if (record !== undefined) rows.push({ ...describeKey(record), reason: 'held', ...shares });
       continue;
     }
     const { kind, namespace, key, lastUsed } = root;
-    const why = kept.get(root);
+    const why = kept[root.place];
     rows.push({
       kind,
       namespace,

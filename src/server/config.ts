@@ -14,7 +14,7 @@ import { fsError } from '../system/system-errors.js';
 import { type CollectMode, collectModes } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
-import { defaultAddress } from './run-file.js';
+import { defaultAddress, socketPath } from './run-file.js';
 import type { ActivatedSockets } from './systemd/activation.js';
 
 export interface DaemonOptions {
@@ -97,8 +97,8 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   schedulerParams(scheduler);
   return {
     root,
-    address: path('address', given.address) ?? defaultAddress(root),
-    proxyAddress: path('proxyAddress', given.proxyAddress),
+    address: socket('address', given.address) ?? defaultAddress(root),
+    proxyAddress: socket('proxyAddress', given.proxyAddress),
     metrics: text('metrics', given.metrics),
     gc: choice('gc', given.gc, collectModes),
     policy: choice('policy', given.policy, ['shared', 'isolated'] as const),
@@ -117,6 +117,11 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
 function path(name: string, value: unknown): string | undefined {
   const given = text(name, value);
   return given === undefined ? undefined : resolve(given);
+}
+
+function socket(name: string, value: unknown): string | undefined {
+  const given = text(name, value);
+  return given === undefined ? undefined : socketPath(given);
 }
 
 function graceOf(value: unknown): { expiryGraceMs?: number } {

@@ -7,7 +7,13 @@ export type LogLevel = (typeof logLevels)[number];
 export type { Logger };
 
 export function createLog(level: LogLevel): Logger {
-  const options = { level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
+  const options = {
+    level,
+    base: { pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    // The other one repeats the messages of causes in that of the error, which has said what matters.
+    serializers: { err: pino.stdSerializers.errWithCause },
+  };
   // Written before the call returns: the last lines of a process that dies matter most.
   const destination = pino.destination({ fd: 2, sync: true });
   // The terminal is gone, or the disk of the log is full: lines are lost, the daemon continues.

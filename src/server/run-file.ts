@@ -4,7 +4,8 @@
  * listener, and without one the default address is tried.
  */
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { invalidArgument } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
 
 interface RunFile {
@@ -34,6 +35,19 @@ export async function removeRunFile(root: string): Promise<void> {
 }
 
 /** The default address of a root's daemon. */
+/**
+ * The path of a socket that is given as one, or as `unix:///run/…`, which other programs of the field write. InvalidArgument for
+ * another scheme: a directory of that name would be made.
+ */
+export function socketPath(address: string): string {
+  const [, scheme, rest = address] = /^([a-z][a-z0-9+.-]*):(?:\/\/)?(.*)$/.exec(address) ?? [];
+  if (rest !== '' && (scheme === undefined || scheme === 'unix')) return resolve(rest);
+  throw invalidArgument(`the address "${address}" is not the path of a socket`, {
+    object: address,
+    remedy: 'give a path, or unix:// and a path',
+  });
+}
+
 export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
 /**

@@ -75,6 +75,22 @@ for (const [document, message] of [
   [rule({ keepTagged: ['*a'.repeat(600)] }), /rule 2 "ci": keepTagged must be true or a list/],
   [rule({ filters: ['name=='] }), /rule 2 "ci": filters: /],
   [rule({ stopped: ['x y'] }), /rule 2 "ci": stopped: /],
+  [rule({ filters: ['name~=('] }), /rule 2 "ci": filters: the pattern "\(" is not valid/],
+  [rule({ filters: ['name~=a{2000}'] }), /rule 2 "ci": filters: the pattern "a\{2000\}" is not valid/],
+  [
+    rule({ filters: ['nme!=keep'] }),
+    /rule 2 "ci": filters: there is no field "nme"; there are name, target.digest/,
+  ],
+  [rule({ filters: ['name==a', 'labels.a,target.digset!=b'] }), /filters: there is no field "target.digset"/],
+  [rule({ filters: ['id==a'] }), /filters: there is no field "id"/],
+  [
+    rule({ kinds: ['container'], stopped: ['label.state!=running'] }),
+    /stopped: there is no field "label.state"/,
+  ],
+  [rule({ kinds: [] }), /rule 2 "ci": kinds must be a list of/],
+  [rule({ namespaces: [] }), /rule 2 "ci": namespaces must be a list of texts, .* not empty/],
+  [{ rules: [{}], highWater: '50%', lowWater: '60%' }, /the policy: lowWater must be below highWater/],
+  [{ rules: [{}], highWater: '1G', lowWater: '2G' }, /the policy: lowWater must be below highWater/],
   [rule({ keepDuration: '2d' }), /rule 2 "ci": keepDuration must be a duration/],
   [rule({ keepDuration: '-1h' }), /rule 2 "ci": keepDuration must be/],
   [rule({ keepLast: -1 }), /rule 2 "ci": keepLast must be a whole number/],
@@ -109,4 +125,20 @@ test('given names of images, when taken apart, then repository and tag are what 
   ] as const) {
     assert.deepEqual(repositoryAndTag(name), { repository, tag });
   }
+});
+
+test('given filters on every field that the lists of roots know, when read as a policy, then they are taken', () => {
+  const filters = [
+    'name',
+    'target.digest==a',
+    'target.mediatype!=b',
+    'labels.a.b~=c',
+    'annotations."x/y"',
+    'id',
+    'image',
+    'runtime.name==r',
+  ];
+  const kinds = ['image' as const, 'lease' as const, 'container' as const];
+  const [rule] = parsePolicy({ rules: [{ kinds, filters, stopped: ['id~=x'], keepDuration: '1h' }] }).rules;
+  assert.deepEqual(rule?.filters, filters);
 });

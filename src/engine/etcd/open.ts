@@ -4,6 +4,7 @@
  */
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { failedPrecondition } from '../../errors.js';
 import { NoStore } from '../../no-store.js';
 import type { EngineOptions } from '../contract.js';
 import type { CoreEngine } from '../core/engine.js';
@@ -16,7 +17,7 @@ import { NameTaken, Session } from './cluster/session.js';
 import { Committer } from './commit/commit.js';
 import { Counters } from './commit/counters.js';
 import { EtcdEngine } from './engine.js';
-import { Layout, Sys } from './format/layout.js';
+import { Layout, Sys, VERSION_NAME } from './format/layout.js';
 import { Mirror } from './mirror/mirror.js';
 import { MirrorState } from './mirror/mirror-state.js';
 
@@ -36,7 +37,7 @@ export interface EtcdEngineOptions extends EngineOptions {
 
 /**
  * Opens the engine on a cluster. Unavailable: no member responds within the dial timeout; nothing stays open.
- * InvalidArgument: an option; FailedPrecondition: refused credentials.
+ * InvalidArgument: an option; FailedPrecondition: refused credentials, a tree of a later layout.
  */
 export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
   const warn = options.warn ?? (() => {});
@@ -84,6 +85,7 @@ async function connect(options: EtcdEngineOptions, warn: (message: string) => vo
   try {
     await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
     if (options.create === false) await requireTree(client);
+    await requireLayout(client);
     if (etcd.hostId !== undefined || place !== undefined) return await begun(client, warn, place);
     const { directory = '' } = options;
     for (;;) {
@@ -107,6 +109,21 @@ async function requireTree(client: EtcdClient): Promise<void> {
   const { kvs } = await client.range('', { end: '', keysOnly: true, limit: 1 });
   if (kvs.length > 0) return;
   throw new NoStore('tree', client.settings.prefix);
+}
+
+/** Before anything is written. A later revision of the records is no other layout (schema/migrations.ts). */
+async function requireLayout(client: EtcdClient): Promise<void> {
+  const { kvs } = await client.range(VERSION_NAME);
+  const version = kvs[0]?.value.toString('utf8') ?? '0';
+  if (/^\d+$/.test(version)) return;
+  const { prefix } = client.settings;
+  throw failedPrecondition(
+    `the tree ${prefix} in etcd has layout "${version.slice(0, 64)}"; this version knows v1`,
+    {
+      object: prefix,
+      remedy: 'use the version of ebbtide that its other hosts have',
+    },
+  );
 }
 
 async function begun(

@@ -136,12 +136,15 @@ export interface SlicingBuffer extends Buffer {
 /** Reads past the end are DamagedBytes. */
 export class ByteReader {
   protected buffer = Buffer.alloc(0) as unknown as SlicingBuffer; // every Buffer has the two methods
+  /** Of the same bytes, once it was needed: see ByteWriter. Most readers stay with one buffer. */
+  #view: DataView | undefined;
   /** Where it reads; may be set to what it was. */
   position = 0;
   protected end = 0;
 
   /** Reads `buffer` from `start` to `end` from now on. */
   over(buffer: Buffer, start: number, end: number): void {
+    if (buffer !== this.buffer) this.#view = undefined;
     this.buffer = buffer as SlicingBuffer;
     this.position = start;
     this.end = end;
@@ -180,7 +183,9 @@ export class ByteReader {
   }
 
   i64(): bigint {
-    return this.buffer.readBigInt64LE(this.skip(8));
+    const at = this.skip(8);
+    this.#view ??= new DataView(this.buffer.buffer, this.buffer.byteOffset);
+    return this.#view.getBigInt64(at, true);
   }
 
   /** A copy. */

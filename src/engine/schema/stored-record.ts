@@ -4,34 +4,43 @@
  * else it returns -1, false or undefined, and the caller makes a value of the whole (`value`). Bytes that end early are
  * thrown as DamagedBytes, which `value` explains.
  */
-import type { Key, Value } from '../contract.js';
+import type { Key, StoredNode, Value } from '../contract.js';
 import { decodeSlice, Kind } from './codec.js';
 import { TextReader } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
 
 const NO_BYTES = Buffer.alloc(0);
+const INSTANT_BYTES = 8;
+const NO_PLACE = -1;
 
 export class StoredRecord {
   readonly #reader = new TextReader();
-  #key: Key = '';
+  #of: Key | StoredNode = '';
   #bytes: Buffer = NO_BYTES;
   #start = 0;
   #end = 0;
-  #lastInstant: bigint | undefined;
+  /** Where the instant is that was read or passed over last. */
+  #lastInstant = NO_PLACE;
 
   /** As given by `Engine.visit`; good as long. */
-  begin(key: Key, bytes: Buffer, start: number, end: number): void {
-    this.#key = key;
+  begin(of: Key | StoredNode, bytes: Buffer, start: number, end: number): void {
+    this.#of = of;
     this.#bytes = bytes;
     this.#start = start;
     this.#end = end;
-    this.#lastInstant = undefined;
-    this.#reader.begin(bytes, start, end, key);
+    this.#lastInstant = NO_PLACE;
+    this.#reader.begin(bytes, start, end, of);
+  }
+
+  /** As given by `Engine.readNode`; good as long. */
+  beginNode(node: StoredNode): void {
+    this.begin(node, node.bytes, node.start, node.end);
   }
 
   /** The whole record, wherever the reading is. Unknown, naming the key, when the bytes are damaged. */
   value(): Value {
-    return decodeSlice(this.#key, this.#bytes, this.#start, this.#end);
+    const key = typeof this.#of === 'string' ? this.#of : this.#of.key;
+    return decodeSlice(key, this.#bytes, this.#start, this.#end);
   }
 
   get atEnd(): boolean {
@@ -86,15 +95,23 @@ export class StoredRecord {
 
   /** An instant, in the order of the record's fields; undefined when another kind of value comes. */
   instant(): bigint | undefined {
-    const kind = this.#reader.byte();
-    if (kind === Kind.instant) this.#lastInstant = this.#reader.i64();
-    else if (kind !== Kind.sameInstant) return undefined;
-    return this.#lastInstant;
+    if (!this.#passInstant(this.#reader.byte()) || this.#lastInstant === NO_PLACE) return undefined;
+    const { position } = this.#reader;
+    this.#reader.position = this.#lastInstant;
+    const instant = this.#reader.i64();
+    this.#reader.position = position;
+    return instant;
   }
 
-  /** Passes over a value, which may not be an instant nor hold one; false when it is not one of those known here. */
+  #passInstant(kind: number): boolean {
+    if (kind === Kind.instant) this.#lastInstant = this.#reader.skip(INSTANT_BYTES);
+    return kind === Kind.instant || kind === Kind.sameInstant;
+  }
+
+  /** Passes over a value; false when it is not one of those known here. */
   skip(): boolean {
     const kind = this.#reader.byte();
+    if (this.#passInstant(kind)) return true;
     if (kind === Kind.natural) {
       this.#reader.varint();
       return true;

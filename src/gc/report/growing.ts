@@ -17,14 +17,8 @@ export class Growing<T extends Numbers> {
   }
 
   push(number: number): void {
-    if (this.length === this.#numbers.length) this.#widen(this.length + 1);
+    if (this.length === this.#numbers.length) this.#widen();
     this.#numbers[this.length++] = number;
-  }
-
-  /** Those of another list from one place to before another. */
-  append(numbers: ArrayLike<number>, from: number, to: number): void {
-    if (this.length + to - from > this.#numbers.length) this.#widen(this.length + to - from);
-    for (let at = from; at < to; at++) this.#numbers[this.length++] = numbers[at] ?? 0;
   }
 
   at(place: number): number {
@@ -36,8 +30,8 @@ export class Growing<T extends Numbers> {
     return this.#numbers.subarray(0, this.length) as T;
   }
 
-  #widen(atLeast: number): void {
-    const larger = new this.#make(Math.max(2 * this.#numbers.length, atLeast));
+  #widen(): void {
+    const larger = new this.#make(2 * this.#numbers.length);
     larger.set(this.#numbers);
     this.#numbers = larger;
   }

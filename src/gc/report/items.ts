@@ -4,10 +4,12 @@
  * from the snapshotter; of both from the disk where it was measured. In whole blocks, on request: what a removal frees.
  */
 import type { SnapshotterBackend } from '../../backends/contract.js';
-import { type Engine, type FieldValue, NodeFlag } from '../../engine/contract.js';
+import { type Engine, type FieldValue, NodeFlag, type StoredNode } from '../../engine/contract.js';
 import { type GraphCore, NO_ITEM } from '../../engine/graph.js';
+import { DamagedBytes } from '../../engine/schema/bytes.js';
 import { decodeFields } from '../../engine/schema/codec.js';
 import { SEPARATOR } from '../../engine/schema/keys.js';
+import { StoredRecord } from '../../engine/schema/stored-record.js';
 import { Pace } from '../../stores/listing.js';
 import { ResourceContent, ResourceIngest, ResourceSnapshot } from '../types.js';
 import type { MeasuredDisk } from './disk-report.js';
@@ -25,22 +27,47 @@ const NODES_AT_ONCE = 32;
 
 /** Of a snapshot, and of an ingest, what is read. */
 const NAME = new Set(['name']);
-const SIZE = new Set(['size']);
+const OF_BLOB = new Set(['size', 'createdat']);
 const EXPECTED = new Set(['expected']);
 const REF = new Set(['ref']);
+
+/** How items are read. */
+export interface ItemsOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Blobs take whole blocks of so many bytes. */
+  readonly block?: number | undefined;
+  /** Of the nodes of a picture of the graph, instead of those that there are: `NodeFlag` bits | resource type << 8, by id. */
+  readonly flags?: Uint16Array | undefined;
+  /** Also where blobs are, and when they were made. */
+  readonly blobs?: boolean | undefined;
+}
 
 export class Items {
   /** Item by node; NO_ITEM for nodes that keep nothing on the disk themselves. */
   readonly ofNode: Uint32Array;
+  /** By node; empty unless they were asked for. */
+  readonly #created: BigInt64Array;
+  readonly #parentOf: Uint32Array;
+  /** Beginnings of keys, with the separator; the first one is ''. */
+  readonly parents: string[] = [''];
+  readonly #parentNumbers = new Map<string, number>();
+  readonly #record = new StoredRecord();
   readonly #sizes = new Growing(Float64Array);
   readonly #names = new ItemNames();
   readonly #disk: MeasuredDisk | undefined;
   readonly #block: number;
 
-  private constructor(nodes: number, disk: MeasuredDisk | undefined, block = 1) {
+  private constructor(
+    nodes: number,
+    disk: MeasuredDisk | undefined,
+    { block = 1, blobs }: ItemsOptions = {},
+  ) {
     this.#disk = disk;
     this.#block = block;
     this.ofNode = new Uint32Array(nodes).fill(NO_ITEM);
+    const kept = blobs === true ? nodes : 0;
+    this.#created = new BigInt64Array(kept);
+    this.#parentOf = new Uint32Array(kept);
   }
 
   /** Bytes by item. */
@@ -53,27 +80,48 @@ export class Items {
     return Array.from({ length: this.#names.length }, (_, item) => this.#names.at(item));
   }
 
+  /** The name of an item. */
+  nameOf(item: number): string {
+    return this.#names.at(item);
+  }
+
+  /**
+   * Where a node's blob is: number of the beginning of its key (`parents`), all but the digest. 0 for other nodes, and for a
+   * blob that has no digest by SHA-256, or no time.
+   */
+  parentOf(id: number): number {
+    return this.#parentOf[id] ?? 0;
+  }
+
+  /** When the blob was made. */
+  createdAt(id: number): bigint {
+    return this.#created[id] ?? 0n;
+  }
+
   /**
    * Of the nodes that there are at the time of the call; those whose record goes meanwhile have no item. With a measured
-   * disk, what it has of them; else blobs in blocks of so many bytes.
+   * disk, what it has of them.
    */
   static async read(
     host: ItemsHost,
     disk: MeasuredDisk | undefined,
-    signal?: AbortSignal,
-    block?: number,
+    options: ItemsOptions = {},
   ): Promise<Items> {
     const { graph } = host.engine;
-    const items = new Items(graph.stats().limit, disk, block);
+    const { signal } = options;
     const pace = new Pace(signal === undefined ? {} : { signal });
-    const types = await typesOf(graph, items.ofNode.length, pace);
+    const flags = options.flags ?? (await flagsOf(graph, pace));
+    const items = new Items(flags.length, disk, options);
     const ingests: number[] = [];
     // In the order of the ids, in which the tree has the records.
-    for (let id = 0; id < types.length; id++) {
+    for (let id = 0; id < flags.length; id++) {
       if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
-      if (types[id] === ResourceContent) items.#addBlob(host, id);
-      else if (types[id] === ResourceSnapshot) await items.#addSnapshot(host, id);
-      else if (types[id] === ResourceIngest) ingests.push(id);
+      const bits = flags[id] ?? 0;
+      if ((bits & NodeFlag.present) === 0) continue;
+      const type = bits >>> TYPE_SHIFT;
+      if (type === ResourceContent) items.#addBlob(host.engine, id);
+      else if (type === ResourceSnapshot) await items.#addSnapshot(host, id);
+      else if (type === ResourceIngest) ingests.push(id);
     }
     for (const id of ingests) {
       if (pace.isOver) await pace.pass();
@@ -106,16 +154,70 @@ export class Items {
     return Math.ceil(size / this.#block) * this.#block;
   }
 
-  #addBlob({ engine }: ItemsHost, id: number): void {
-    const item = engine.readNode(id, (node) => {
-      const known = this.#names.addDigest(node) ?? this.#names.add(node.leaf);
-      if (this.#isNew(known)) {
-        const size = this.#disk?.blob(node.leaf);
-        this.#sizes.push(size ?? this.#inBlocks(bytesOf(decodeFields(node, SIZE).size)));
+  #addBlob(engine: Engine, id: number): void {
+    this.#blobId = id;
+    this.ofNode[id] = engine.readNode(id, this.#readBlob) ?? NO_ITEM;
+  }
+
+  #blobId = 0;
+  /** Of the blob that was read last. */
+  #size = 0;
+  #time: bigint | undefined;
+
+  readonly #readBlob = (node: StoredNode): number => {
+    const digest = this.#names.addDigest(node);
+    const item = digest ?? this.#names.add(node.leaf);
+    const isNew = this.#isNew(item);
+    const isKept = digest !== undefined && this.#created.length > 0;
+    const measured = isNew ? this.#disk?.blob(node.leaf) : undefined;
+    if (isKept || (isNew && measured === undefined)) this.#readFields(node);
+    if (isNew) this.#sizes.push(measured ?? this.#inBlocks(this.#size));
+    if (isKept && this.#time !== undefined) {
+      this.#created[this.#blobId] = this.#time;
+      this.#parentOf[this.#blobId] = this.#parentNumber(node.parent);
+    }
+    return item;
+  };
+
+  #parentNumber(parent: string): number {
+    const known = this.#parentNumbers.get(parent);
+    if (known !== undefined) return known;
+    const number = this.parents.length;
+    this.parents.push(parent);
+    this.#parentNumbers.set(parent, number);
+    return number;
+  }
+
+  #readFields(node: StoredNode): void {
+    this.#size = 0;
+    this.#time = undefined;
+    if (this.#readQuickly(node)) return;
+    const { size, createdat } = decodeFields(node, OF_BLOB);
+    this.#size = bytesOf(size);
+    this.#time = fitting(createdat);
+  }
+
+  /** As far as a blob's record is what it mostly is, and without an object for it; else false. */
+  #readQuickly(node: StoredNode): boolean {
+    const record = this.#record;
+    try {
+      record.beginNode(node);
+      for (let left = record.fields(); left > 0; left--) {
+        const field = record.field();
+        if (field === 'createdat') {
+          this.#time = record.instant();
+          if (this.#time === undefined) return false;
+        } else if (field === 'size') {
+          // The last one of those that are wanted.
+          this.#size = record.natural();
+          return Number.isSafeInteger(this.#size) && this.#size >= 0 && this.#time !== undefined;
+        } else if (field === undefined || !record.skip()) return false;
       }
-      return known;
-    });
-    this.ofNode[id] = item ?? NO_ITEM;
+    } catch (error) {
+      // `decodeFields` says what is damaged.
+      if (!(error instanceof DamagedBytes)) throw error;
+    }
+    return false;
   }
 
   async #addSnapshot({ engine, backends }: ItemsHost, id: number): Promise<void> {
@@ -161,19 +263,18 @@ function snapshotterOf(parent: string): string {
 
 const ROWS_AT_ONCE = 8192;
 
-/** Types of the first records by id; 0 where there is none, and for what has no type. */
-async function typesOf(graph: GraphCore, limit: number, pace: Pace): Promise<Uint8Array> {
-  const types = new Uint8Array(limit);
-  for (let from = 0; from < limit; from += ROWS_AT_ONCE) {
+/** By id. */
+async function flagsOf(graph: GraphCore, pace: Pace): Promise<Uint16Array> {
+  const flags = new Uint16Array(graph.stats().limit);
+  for (let from = 0; from < flags.length; from += ROWS_AT_ONCE) {
     if (pace.isOver) await pace.pass();
-    const rows = graph.rows(from, Math.min(ROWS_AT_ONCE, limit - from));
+    const rows = graph.rows(from, Math.min(ROWS_AT_ONCE, flags.length - from));
     for (let id = from, at = 0; at < rows.length; id++) {
-      const flags = rows[at] ?? 0;
-      if ((flags & NodeFlag.present) !== 0) types[id] = flags >>> TYPE_SHIFT;
+      flags[id] = rows[at] ?? 0;
       at += 2 + (rows[at + 1] ?? 0);
     }
   }
-  return types;
+  return flags;
 }
 
 const TYPE_MASK = 0x1f;
@@ -193,6 +294,10 @@ export function presentNodes(graph: GraphCore, type: number): Uint32Array {
 /** A size that no file can have counts as none: a report must not fail for one record. */
 const bytesOf = (size: FieldValue | undefined): number =>
   typeof size === 'number' && Number.isSafeInteger(size) && size >= 0 ? size : 0;
+
+/** An instant that 64 bits hold. */
+const fitting = (value: FieldValue | undefined): bigint | undefined =>
+  typeof value === 'bigint' && BigInt.asIntN(64, value) === value ? value : undefined;
 
 /** 0 when the backend does not know the snapshot, or is not there. */
 async function usageOf(backend: SnapshotterBackend | undefined, name: string): Promise<number> {

@@ -11,7 +11,6 @@ import type { GraphCore } from '../../engine/graph.js';
 import { throwIfAborted, unknownError } from '../../errors.js';
 import { createGraph } from '../../graph/carriers.js';
 import type { Instant } from '../../model/time.js';
-import { Growing } from './growing.js';
 
 /** Edges and roots that the core does not know (marked-run.ts). */
 export interface ExtraEdges {
@@ -67,10 +66,11 @@ export class GraphView {
   ): Promise<GraphView> {
     const copy = createGraph(graph.kind);
     if (!copy.load(await graph.save())) throw unknownError('the copy of the graph cannot be read');
-    const { limit } = copy.stats();
+    const { limit, edges } = copy.stats();
     const flags = new Uint16Array(limit);
     const first = new Uint32Array(limit + 1);
-    const words = new Growing(Uint32Array);
+    const words = new Uint32Array(edges + edgesIn(extra));
+    let length = 0;
     const roots: number[] = [];
     for (let id = 0; id < limit; ) {
       const rows = copy.rows(id, NODES_PER_PAUSE);
@@ -80,18 +80,17 @@ export class GraphView {
         flags[id] = bits;
         const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
         if (isRootAt(bits, expiry, time) || extra.roots.has(id)) roots.push(id);
-        words.append(rows, at + 1, end);
-        at = end;
+        for (at++; at < end; at++) words[length++] = rows[at]!;
         for (const to of extra.edges.get(id) ?? NOTHING) {
-          if (to < limit) words.push((to << KIND_BITS) | EdgeKind.label);
+          if (to < limit) words[length++] = (to << KIND_BITS) | EdgeKind.label;
         }
-        first[id + 1] = words.length;
+        first[id + 1] = length;
       }
       await yieldToEventLoop();
       throwIfAborted(signal);
     }
     copy.clear();
-    return new GraphView(flags, roots, first, words.take());
+    return new GraphView(flags, roots, first, words.subarray(0, length));
   }
 
   isPresent(id: number): boolean {
@@ -209,6 +208,12 @@ export class GraphView {
     }
     return { first, words };
   }
+}
+
+function edgesIn({ edges }: ExtraEdges): number {
+  let count = 0;
+  for (const targets of edges.values()) count += targets.length;
+  return count;
 }
 
 /** In the result of `waysTo`: the state does not lead there; the state is there. */

@@ -141,7 +141,7 @@ export async function diskUsageBy(
   const extra = await extraEdges(host, betweenRuns, at, ctx.signal);
   // Before the records, which name what is found.
   const measured = disk ? await MeasuredDisk.read(host, ctx.signal) : undefined;
-  const items = await Items.read(host, measured, ctx.signal);
+  const items = await Items.read(host, measured, { signal: ctx.signal });
   const groups = await new Groups(host, ctx, extra.roots).by(by);
   const sets = [...groups, union(groups)];
   if (without.length > 0) sets.push(together(groups, without));

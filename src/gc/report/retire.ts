@@ -23,6 +23,7 @@ import {
   type Noted,
   type RootRecord,
   rootIdentity,
+  targetOf,
 } from './root-use.js';
 
 export interface Retirement {
@@ -82,7 +83,7 @@ class Retiring {
     const k = keyOfPlanned(root) ?? '';
     const record = readRecord<RootRecord & LeaseRecord>(tx, k);
     if (record === undefined) return 'gone';
-    if (rootIdentity(record) !== root.identity) return 'replaced';
+    if (rootIdentity(record.createdat, targetOf(record)) !== root.identity) return 'replaced';
     const obstacle = this.#obstacle(root, k, record);
     if (obstacle !== undefined) return obstacle;
     if (root.kind === 'lease') {

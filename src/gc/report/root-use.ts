@@ -21,10 +21,13 @@ const PINNED = 'io.cri-containerd.pinned';
 export type RootRecord = ImageRecord | LeaseRecord | ContainerRecord;
 
 /** Tells a root from a later one of its name; a tag that was moved is another one. */
-export function rootIdentity(record: RootRecord): string {
-  const target = 'target' in record ? ` ${record.target.digest}` : '';
-  return `${record.createdat}${target}`;
+export function rootIdentity(createdAt: Instant, target: string | undefined): string {
+  return target === undefined ? String(createdAt) : `${createdAt} ${target}`;
 }
+
+/** The digest that an image names; undefined for other roots. */
+export const targetOf = (record: RootRecord): string | undefined =>
+  'target' in record ? record.target.digest : undefined;
 
 export const isPinned = ({ labels }: { labels?: StringMap }): boolean => labelOf(labels, PINNED) === 'pinned';
 

@@ -1,17 +1,23 @@
 // Writes a store with the content that test/db/golden.test.ts expects, by the code of any version of this program:
 //
-//   node test/db/golden/make.mjs DIST ROOT [closed|killed]
+//   node test/db/golden/make.mjs DIST ROOT [closed|killed [ETCD]]
 //
 // DIST is the compiled output of that version (its `dist`), ROOT a directory that does not exist. `killed` ends the process
 // by SIGKILL, after the last write was acknowledged. For a new layout: one of each, packed with
 //
 //   tar -S --sort=name --owner=0 --group=0 --numeric-owner -c -C ROOT . | xz -9e > test/db/golden/layout-N-closed.tar.xz
+//
+// With ETCD, the URL of an empty server, the records go there. Once its session has ended (after a kill 10 s), the tree is
+// written into the root, in the place of the mirror, and packed as tree-N-….tar.xz:
+//
+//   node test/db/golden/dump.mjs ETCD ROOT
 import { createHash } from 'node:crypto';
 
-const [dist, root, mode] = process.argv.slice(2);
+const [dist, root, mode, etcd] = process.argv.slice(2);
 const db_ = await import(`${dist}/src/db.js`);
 const openDB = db_.openDB ?? (await import(`${dist}/src/open.js`)).openDB;
-const db = await openDB({ root, snapshotters: ['native'] });
+const tree = { hosts: etcd, prefix: 'golden/', hostId: 'golden', backendId: 'golden', sessionTtlSeconds: 10 };
+const db = await openDB({ root, snapshotters: ['native'], ...(etcd && { etcd: tree, enableEtcdGC: true }) });
 const digest = (b) => `sha256:${createHash('sha256').update(b).digest('hex')}`;
 const ctx = { namespace: 'golden' };
 const step = async (name, fn) => {

@@ -3,7 +3,7 @@
  * prefix. Called by the rest of this room; pure.
  *
  * ```
- * v1/version                                       schema revision
+ * v1/version                                       schema revision, decimal; any other text: a later layout
  * v1/namespaces/<ns>                               one etcd key per record, JSON
  * v1/<ns>/images|containers|sandboxes|leases|mounts/<name>
  * v1/<ns>/content/blob/<digest>   v1/<ns>/content/ingests/<ref>
@@ -87,6 +87,7 @@ const shapes: Readonly<Record<string, Shape>> = {
 };
 
 const VERSION = metaKey('version');
+export const VERSION_NAME = 'v1/version';
 const DIRTY_CONTENT = metaKey('dirty', 'content');
 const DIRTY_SNAPSHOTS = metaKey('dirty', 'snapshots');
 /** Records of one host's backends (gc/sweep/dirty.ts, gc/sweep/orphan-guard.ts). */
@@ -113,7 +114,7 @@ export class Layout {
     const [collection, second = '', , snapshotter = ''] = parts;
     if (collection === 'raw' && parts.length === 2) return rawName(second);
     if (collection === 'meta') {
-      if (key === VERSION) return 'v1/version';
+      if (key === VERSION) return VERSION_NAME;
       if (key === DIRTY_CONTENT) return `scheduler.v1/dirtyCS/${this.#backend}`;
       if (key.startsWith(DIRTY_SNAPSHOTS + SEPARATOR) && parts.length === 4) {
         return `scheduler.v1/dirtySS/${escapePart(snapshotter)}/${this.#backend}`;

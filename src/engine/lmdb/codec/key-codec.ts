@@ -368,6 +368,16 @@ export function decodeLeaf(bytes: Uint8Array, start: number, end: number): strin
   return key.slice(lastDecoded.length);
 }
 
+/** What comes before a key's last component, with its separator; that is not made where it is a digest. */
+export function decodeParent(bytes: Buffer, start: number, end: number): string {
+  const at = end - DIGEST_BYTES - 2;
+  const isDigest = at > start && bytes[at] === BYTE_DIGEST && bytes[end - 1] === Marker.exact;
+  const parent = isDigest ? knownParent(bytes, start, end) : undefined;
+  if (parent !== undefined && start + parent.bytes.length === at) return parent.text;
+  decodeLeaf(bytes, start, end);
+  return lastDecoded;
+}
+
 export const decodedParent = (): string => lastDecoded;
 let lastDecoded = '';
 

@@ -10,7 +10,7 @@ import { type Key, NodeFlag, type StoredNode } from '../../contract.js';
 import { asBuffer, copyOf } from '../../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../../core/storage.js';
 import { ByteReader, ByteWriter, DamagedBytes } from '../../schema/bytes.js';
-import { DIGEST_BYTES, decodedParent, decodeLeaf, digestStart } from './key-codec.js';
+import { DIGEST_BYTES, decodedParent, decodeLeaf, decodeParent, digestStart } from './key-codec.js';
 
 const Head = { value: 1, adjacency: 2 } as const;
 const I64_MIN = -(2n ** 63n);
@@ -154,8 +154,8 @@ export class NodeOfTree implements StoredNode {
   }
 
   get parent(): string {
-    void this.leaf;
-    return this.#parent;
+    if (this.#leaf !== undefined) return this.#parent;
+    return decodeParent(this.bytes, this.#keyStart, this.#keyEnd);
   }
 
   copyDigest(target: Uint8Array, at: number): boolean {
