@@ -1,6 +1,6 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds,
-// preallocation, ids of mounts, peer credentials of a socket, datagrams, the file that a name leads to; files.cc has openat2 and the creation
-// of many small files. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
+// preallocation, ids of mounts, the file that a name leads to; files.cc has openat2 and the creation of many small files,
+// sockets.cc what concerns unix sockets. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
 // errors.
 //
 // Contract: a function returns 0 or an errno (those that read: a Buffer or an errno). Invalid arguments return
@@ -12,18 +12,15 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -57,10 +54,6 @@ timespec timeArgument(Info info, size_t i) {
     seconds--;
   }
   return {static_cast<time_t>(seconds), static_cast<long>(rest)};
-}
-
-Napi::Value toBuffer(Info info, const std::vector<char>& bytes) {
-  return Napi::Buffer<char>::Copy(info.Env(), bytes.data(), bytes.size());
 }
 
 // --------------------------------------------------------------------------------------------------------- mounts
@@ -278,19 +271,6 @@ Napi::Value lremovexattrCall(Info info) {
   });
 }
 
-// A Buffer with the pid and the uid, 32 bits each.
-Napi::Value peerCredentialsCall(Info info) {
-  return returnErrno(info, [&] {
-    ucred peer{};
-    socklen_t size = sizeof peer;
-    check(getsockopt(numberArgument<int>(info, 0), SOL_SOCKET, SO_PEERCRED, &peer, &size));
-    std::vector<char> bytes(sizeof peer.pid + sizeof peer.uid);
-    std::memcpy(bytes.data(), &peer.pid, sizeof peer.pid);
-    std::memcpy(bytes.data() + sizeof peer.pid, &peer.uid, sizeof peer.uid);
-    return toBuffer(info, bytes);
-  });
-}
-
 // The id of the mount that a file was opened through, which the kernel gives to no other until it restarts: a BigInt. ENOSYS before
 // Linux 6.8. Of struct statx, whose fields older headers lack.
 Napi::Value uniqueMountIdCall(Info info) {
@@ -305,27 +285,6 @@ Napi::Value uniqueMountIdCall(Info info) {
     std::memcpy(&id, found.data() + kMountId, sizeof id);
     if ((mask & kMountIdUnique) == 0) throw Errno{ENOSYS};
     return Napi::BigInt::New(info.Env(), id);
-  });
-}
-
-// A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
-// is full.
-Napi::Value sendDatagramCall(Info info) {
-  return returnErrno(info, [&] {
-    const std::string to = bytesArgument(info, 0);
-    const std::string bytes = bytesArgument(info, 1);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (to.empty() || to.size() >= sizeof address.sun_path) throw Errno{EINVAL};
-    std::memcpy(address.sun_path, to.data(), to.size());
-    const bool isAbstract = to[0] == '@';
-    if (isAbstract) address.sun_path[0] = '\0';
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + to.size() + (isAbstract ? 0 : 1));
-    const Descriptor sender(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (sender.get() < 0) throw Errno{errno};
-    const auto* name = reinterpret_cast<const sockaddr*>(&address);
-    if (sendto(sender.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT, name, size) < 0) throw Errno{errno};
-    return success(info);
   });
 }
 
@@ -349,9 +308,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportFileSteps(env, exports);
   exportFiles(env, exports);
   exportLookAt(env, exports);
-  exports.Set("sendDatagram", Napi::Function::New<sendDatagramCall>(env));
+  exportSockets(env, exports);
   exports.Set("uniqueMountId", Napi::Function::New<uniqueMountIdCall>(env));
-  exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }
 

@@ -94,15 +94,20 @@ Napi::Value returnErrno(Info info, Body body) {
   return Napi::Number::New(info.Env(), number);
 }
 
+inline Napi::Value toBuffer(Info info, const std::vector<char>& bytes) {
+  return Napi::Buffer<char>::Copy(info.Env(), bytes.data(), bytes.size());
+}
+
 inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
 
 // openat2(2) that follows no symlink and stays below the directory (files.cc): a descriptor, or a negative errno. REQUIRES:
 // `path` is relative, its names are separated by one slash each.
 int openBelow(int directory, const std::string& path, int flags);
 
-// Functions of file_steps.cc, files.cc and look_at.cc.
+// Functions of file_steps.cc, files.cc, look_at.cc and sockets.cc.
 void exportFileSteps(Napi::Env env, Napi::Object exports);
 void exportFiles(Napi::Env env, Napi::Object exports);
 void exportLookAt(Napi::Env env, Napi::Object exports);
+void exportSockets(Napi::Env env, Napi::Object exports);
 
 }  // namespace ebbtide::sys

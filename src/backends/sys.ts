@@ -52,7 +52,6 @@ interface Addon {
   ): Promise<Buffer | number> | number;
   /** Takes NUL-terminated paths; returns index and errno of the first that is not a directory, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
-  peerCredentials(descriptor: number): Buffer | number;
   uniqueMountId?(descriptor: number): bigint | number;
   /** Returns an errno. */
   syncFileSystem(directory: SysPath): Promise<number> | number;
@@ -75,7 +74,7 @@ export const fallbackReason = (): string => addonError('ebbtide_sys');
 export const lacking = (): string | undefined =>
   addon === undefined
     ? 'no extended attributes (capabilities, security labels and the marks of overlays in layers), times in microseconds, ' +
-      `no names of a daemon's callers: ${fallbackReason()}`
+      `no names of a daemon's callers, whose connections are accepted one at a time: ${fallbackReason()}`
     : undefined;
 
 /**
@@ -320,13 +319,6 @@ async function firstNoDirectoryOneByOne(paths: readonly string[]) {
 export async function syncFileSystem(directory: string): Promise<void> {
   if (addon === undefined) runTool('sync', ['-f', '--', directory], directory);
   else check(await addon.syncFileSystem(directory), 'syncfs', directory);
-}
-
-/** SO_PEERCRED of a connected unix socket: the process that connected. Undefined if that is unknown. */
-export function peerCredentials(descriptor: number): { pid: number; uid: number } | undefined {
-  const bytes = addon?.peerCredentials?.(descriptor);
-  if (!Buffer.isBuffer(bytes)) return undefined;
-  return { pid: bytes.readInt32LE(0), uid: bytes.readUInt32LE(4) };
 }
 
 // ------------------------------------------------------------------------------------------------------- errors

@@ -84,34 +84,70 @@ test('a full table: no connection makes room for more of the same process at onc
   assert.equal(table.add(entry(1000, 8, 4, false, ended)), true, 'when its turn has come');
 });
 
+/** What waits in a queue, by name; the lists show what became of it, `events` with a dash after each event of the loop. */
+function waiters() {
+  const served: string[] = [];
+  const refused: string[] = [];
+  const closed: string[] = [];
+  const events: string[] = [];
+  return {
+    served,
+    refused,
+    closed,
+    events,
+    one: (name: string, gone = false) => ({
+      serve: () => {
+        events.push(name);
+        queueMicrotask(() => events.at(-1) === '-' || events.push('-'));
+        if (!gone) served.push(name);
+        return !gone;
+      },
+      refuse: () => refused.push(name),
+      close: () => closed.push(name),
+    }),
+  };
+}
+
+const hasServed = async (served: readonly string[], count: number): Promise<void> => {
+  while (served.length < count) await new Promise((resolve) => setTimeout(resolve, 1));
+};
+
 test('connections: a process that connects again and again waits, as many as may, one after the other', async () => {
   const queue = new AcceptQueue(3);
   const at = { once: 0 };
   while (queue.mayServe(7)) at.once++;
   assert.equal(at.once >= 128, true);
   assert.equal(queue.mayServe(8), true, 'another process');
-  let served: readonly number[] = [];
-  const serve = (n: number): void => {
-    served = [...served, n];
-  };
-  const done = new Promise<void>((resolve) => {
-    for (const n of [1, 2]) queue.add(() => serve(n));
-    queue.add(() => {
-      serve(3);
-      resolve();
-    });
-  });
-  assert.equal(
-    queue.add(() => serve(4)),
-    false,
-  );
+  const { served, refused, closed, one } = waiters();
+  for (const name of ['a', 'b', 'c', 'd']) queue.add(7, one(name));
   assert.deepEqual(served, []);
-  await done;
-  assert.deepEqual(served, [1, 2, 3]);
-  queue.add(() => serve(5));
+  assert.deepEqual(refused, ['d']);
+  await hasServed(served, 3);
+  assert.deepEqual(served, ['a', 'b', 'c']);
+  queue.add(7, one('e'));
   queue.close();
+  assert.deepEqual(closed, ['e']);
   await new Promise((resolve) => setTimeout(resolve, 50));
-  assert.deepEqual(served, [1, 2, 3]);
+  assert.deepEqual(served, ['a', 'b', 'c']);
+});
+
+test('connections that wait: processes take turns, one that has many makes room, those that have gone take no time', async (t) => {
+  const queue = new AcceptQueue(6);
+  t.after(() => queue.close());
+  const { served, refused, events, one } = waiters();
+  for (const name of ['a', 'b', 'c']) queue.add(7, one(name, name !== 'c'));
+  for (const name of ['d', 'e', 'f']) queue.add(7, one(name));
+  queue.add(8, one('other'));
+  assert.deepEqual(refused, ['f'], 'the newest of those with most');
+  queue.add(8, one('other again'));
+  assert.deepEqual(refused, ['f', 'e']);
+  queue.add(8, one('a third'));
+  assert.deepEqual(refused, ['f', 'e', 'd']);
+  queue.add(8, one('a fourth'));
+  assert.deepEqual(refused, ['f', 'e', 'd', 'a fourth'], 'with as many as the others');
+  await hasServed(served, 4);
+  assert.deepEqual(served, ['other', 'other again', 'c', 'a third']);
+  assert.equal(events.join(' '), 'a other - b other again - c - a third -');
 });
 
 test('time: a client with little to do does not wait for those that go on and on, of whatever process or user', async () => {
@@ -142,6 +178,29 @@ test('time: a client with little to do does not wait for those that go on and on
   while (order.length < 100) await new Promise((done) => setImmediate(done));
   const others = order.filter((name) => name === 'other').length;
   assert.equal(others > 40 && others < 60, true, `${others} of 100`);
+});
+
+test('time: of the connections of a process, those that have ended go first, and get no more than its share', async () => {
+  const queue = new RunQueue();
+  const order: string[] = [];
+  const task = (name: string, pid: number, ending: boolean, hadMs: number): Task => {
+    const one: Task = {
+      ...{ uid: 0, pid, hadMs, creditMs: 2, ending },
+      run: () => {
+        order.push(name);
+        queue.spent(one, 1);
+        if (order.length < 100) queue.add(one);
+      },
+    };
+    return one;
+  };
+  queue.add(task('open', 1, false, 0));
+  queue.add(task('ended', 1, true, 1000));
+  queue.add(task('other', 2, false, 0));
+  while (order.length < 100) await new Promise((done) => setImmediate(done));
+  const count = (name: string): number => order.filter((one) => one === name).length;
+  assert.equal(count('open'), 0);
+  assert.equal(count('ended') > 40 && count('ended') < 60, true, `${count('ended')} of 100`);
 });
 
 test('events that a subscriber does not fetch are its own: bytes count, and it is cut off', async () => {

@@ -18,11 +18,14 @@ import type { Limits } from '../limits.js';
 import type { Servant } from '../rpc-server.js';
 import type { ActivatedSocket } from '../systemd/activation.js';
 import { AcceptQueue } from './accept-queue.js';
+import { Arrival } from './arrival.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
-import { type Peer, peerOf } from './peer.js';
+import type { Peer } from './peer.js';
 
 const SOCKET_MODE = 0o660;
 const DIRECTORY_MODE = 0o711;
+/** Connections that may wait in the kernel to be accepted; its own limit is `net.core.somaxconn`, 4096 by default. */
+const BACKLOG = 4096;
 /** The kernel's limit on a socket's path, including the closing NUL. */
 const PATH_BYTES_MAX = 107;
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
@@ -51,7 +54,10 @@ export class Listener {
     this.#queue = new AcceptQueue(limits.connections);
     // Nothing is read from a connection before it is served.
     const options = { allowHalfOpen: false, pauseOnConnect: true };
-    this.#server = createServer(options, (socket) => this.#accept(socket, limits, hooks));
+    this.#server = createServer(options, (socket) => {
+      this.#accept(Arrival.of(socket), limits, hooks);
+      for (const arrival of Arrival.waiting(this.#server)) this.#accept(arrival, limits, hooks);
+    });
     this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
   }
 
@@ -144,17 +150,41 @@ export class Listener {
   #listen(place: { path: string } | { fd: number }): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(place, () => {
+      this.#server.listen(place, BACKLOG, () => {
         this.#server.off('error', reject);
         resolve();
       });
     });
   }
 
-  #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
-    // An error of a connection ends only that connection.
-    socket.on('error', () => undefined);
-    const peer = peerOf(socket);
+  #accept(arrival: Arrival, limits: Limits, hooks: ListenerHooks): void {
+    if (arrival.gone) {
+      arrival.close();
+      return;
+    }
+    const { pid } = arrival.peer;
+    if (this.#queue.mayServe(pid) && this.#serve(arrival, limits, hooks, false)) return;
+    const refuse = (): void => {
+      hooks.refused('too many connections');
+      arrival.close();
+    };
+    this.#queue.add(pid, {
+      serve: () => {
+        if (arrival.gone) {
+          arrival.close();
+          return false;
+        }
+        if (!this.#serve(arrival, limits, hooks, true)) refuse();
+        return true;
+      },
+      refuse,
+      close: () => arrival.close(),
+    });
+  }
+
+  /** Returns false if there is no room. */
+  #serve(arrival: Arrival, limits: Limits, hooks: ListenerHooks, evenOwn: boolean): boolean {
+    const { peer } = arrival;
     let servant: Servant | undefined;
     const acceptedAt = performance.now();
     const entry: Entry = {
@@ -163,34 +193,21 @@ export class Listener {
       busy: () => servant?.busy ?? false,
       end: (reason) => {
         hooks.refused(reason);
-        if (servant === undefined) socket.destroy();
+        if (servant === undefined) arrival.close();
         else servant.end();
       },
     };
+    if (!this.#table.add(entry, evenOwn)) return false;
+    const socket = arrival.open();
     this.#sockets.add(socket);
     socket.once('close', () => {
       this.#table.delete(entry);
       this.#sockets.delete(socket);
     });
-    const refuse = (): void => {
-      hooks.refused('too many connections');
-      socket.destroy();
-    };
-    const serve = (): void => {
-      greet(socket, limits.helloMs, hooks.refused, () => {
-        servant = hooks.serve(socket, peer);
-      });
-    };
-    if (this.#queue.mayServe(peer.pid) && this.#table.add(entry, false)) {
-      serve();
-      return;
-    }
-    const queued = this.#queue.add(() => {
-      if (socket.destroyed) return;
-      if (this.#table.add(entry)) serve();
-      else refuse();
+    greet(socket, limits.helloMs, hooks.refused, () => {
+      servant = hooks.serve(socket, peer);
     });
-    if (!queued) refuse();
+    return true;
   }
 }
 

@@ -1,6 +1,8 @@
 /** Decompresses request messages. Responses are never compressed: the socket is local. */
+
 import { promisify } from 'node:util';
 import { gunzip, inflate, type ZlibOptions } from 'node:zlib';
+import { canceled } from '../../errors.js';
 import type { Account } from '../connections/ledger.js';
 import { internal, resourceExhausted } from '../status.js';
 import { tooLarge } from './message-reader.js';
@@ -24,16 +26,21 @@ const waiting: (() => void)[] = [];
 
 /**
  * The decompressed message, whose bytes are taken from the account. ResourceExhausted when it exceeds the
- * limit or there is no room for it, Internal when it is damaged.
+ * limit or there is no room for it, Internal when it is damaged, Canceled when the call is `gone` before its turn.
  */
 export async function expand(
   bytes: Buffer,
   encoding: MessageEncoding,
   bytesMax: number,
   memory: Account,
+  gone: () => boolean,
 ): Promise<Buffer> {
   if (encoding === 'identity') throw internal('a compressed message without grpc-encoding');
   while (expanding >= EXPANDED_MAX) await new Promise<void>((resolve) => waiting.push(resolve));
+  if (gone()) {
+    waiting.shift()?.();
+    throw canceled('context canceled');
+  }
   expanding++;
   const most = Math.min(bytesMax, bytes.length * RATIO_MAX);
   const taken = memory.take(most);

@@ -260,7 +260,13 @@ export class Exchange implements StreamSink, GatedCall {
 
   async #expand(message: IncomingMessage): Promise<Buffer> {
     const { messageBytesMax, gate } = this.#share;
-    const bytes = await expand(message.bytes, this.#head.encoding, messageBytesMax, gate.memory);
+    const bytes = await expand(
+      message.bytes,
+      this.#head.encoding,
+      messageBytesMax,
+      gate.memory,
+      () => this.#cancelled,
+    );
     this.#takenIn += bytes.length;
     if (!this.#running && this.#stream.over) this.#giveBack();
     return bytes;

@@ -9,6 +9,7 @@
  * application bounds what its call still does.
  */
 import type { Socket } from 'node:net';
+import { descriptorOf, hasHungUp } from '../../system/unix-sockets.js';
 import type { Account } from '../connections/ledger.js';
 import type { Peer } from '../connections/peer.js';
 import { Bucket } from './bucket.js';
@@ -114,6 +115,9 @@ export class Connection<Head> {
     this.#streams = new OpenStreams(this.#output, new HeaderEncoder(), () => this.#endIfIdle());
     this.#reader = new FrameReader(this.#frames());
     this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
+      unread: () => {
+        if (hasHungUp(descriptorOf(socket))) this.destroy();
+      },
       push: (chunk, from) => this.#reader.push(chunk, from),
       resume: () => this.#endNext() || application.resume(),
       goOn: () => application.goOn(),

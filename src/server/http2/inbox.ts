@@ -11,6 +11,8 @@ import type { Peer } from '../connections/peer.js';
 import { type RunQueue, SLICE_MS, type Task } from './run-queue.js';
 
 export interface InboxHooks {
+  /** What has arrived waits to be read: ends the connection if the peer has gone meanwhile. */
+  unread(): void;
   /**
    * Consumes a chunk from an offset on, until `enough`; returns the offset where it stopped. Throws when the
    * connection has to end.
@@ -39,6 +41,7 @@ export class Inbox implements Task {
   readonly pid: number;
   hadMs = 0;
   creditMs = SLICE_MS;
+  ending = false;
   readonly #socket: Socket;
   readonly #queue: RunQueue;
   readonly #memory: Account;
@@ -96,13 +99,14 @@ export class Inbox implements Task {
 
   /** Called by the run queue. */
   run(): void {
-    if (this.#state !== 'queued') return;
     this.#start = performance.now();
-    this.#work();
+    if (this.#state === 'queued' && this.#chunks.length > 0) this.#hooks.unread();
+    if (this.#state === 'queued') this.#work();
   }
 
   /** Reads nothing more; requests that can be resumed still are, in slices. */
   stopReading(): void {
+    this.ending = true;
     this.#chunks.length = 0;
     this.#at = 0;
     this.#charge(0);

@@ -5,7 +5,8 @@
  *
  * Fair queueing in three levels: users share evenly, then the processes of a user, then the connections of a
  * process. At each level the one that has had the least is next; one that returns after a pause goes before
- * those that run continuously.
+ * those that run continuously. Of a process's connections those that have ended go first: they give back what
+ * the others would take in addition.
  */
 
 import { present } from '../../errors.js';
@@ -14,6 +15,8 @@ import { present } from '../../errors.js';
 export interface Sharer {
   /** Milliseconds it has had, relative to the others when it arrived. Written by the queue. */
   hadMs: number;
+  /** A connection that has ended: all it does is end its calls. */
+  readonly ending?: boolean;
 }
 
 export interface Task extends Sharer {
@@ -59,13 +62,16 @@ class Level<Item extends Sharer> {
   next(): Item {
     let found: Item | undefined;
     for (const item of this.#waiting) {
-      if (found === undefined || item.hadMs < found.hadMs) found = item;
+      if (found === undefined || isBefore(item, found)) found = item;
     }
     const next = present(found, 'a participant that waits');
     this.#hadMs = Math.max(this.#hadMs, next.hadMs);
     return next;
   }
 }
+
+const isBefore = (a: Sharer, b: Sharer): boolean =>
+  a.ending === b.ending ? a.hadMs < b.hadMs : a.ending === true;
 
 /** A user, or a process of a user; its members share its time. */
 class Group<Item extends Sharer> implements Sharer {

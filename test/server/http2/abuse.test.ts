@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
+import { Ledger } from '../../../src/server/connections/ledger.js';
+import { expand } from '../../../src/server/grpc/compression.js';
 import { ErrorCode, Flag, PREFACE } from '../../../src/server/http2/constants.js';
 import {
   block,
@@ -313,6 +315,21 @@ test('small messages that become large: a few at a time, and no more than there 
   clearInterval(watch);
   assert.equal(most > 1024 * KiB && most < 22 * 1024 * KiB, true, `${most} bytes`);
   await given(server);
+});
+
+test('compressed messages of a client that has gone are not decompressed, and keep no place of others', async () => {
+  const ledger = new Ledger(64 * 1024 * KiB);
+  const memory = ledger.open(1, { moved: () => true, end: () => undefined });
+  const bytes = gzipSync(Buffer.alloc(KiB));
+  let gone = false;
+  const expanded = (of: () => boolean): Promise<unknown> => expand(bytes, 'gzip', KiB, memory, of);
+  const first = [expanded(() => gone), expanded(() => gone)];
+  const waiting = Array.from({ length: 10 }, () => expanded(() => gone));
+  const other = expanded(() => false);
+  gone = true;
+  const ends = await Promise.allSettled([...first, ...waiting, other]);
+  const done = ends.map(({ status }) => status === 'fulfilled');
+  assert.deepEqual(done, [true, true, ...waiting.map(() => false), true]);
 });
 
 test('responses that are not read: no more calls begin than there is room for, and all get a response in the end', async (t) => {

@@ -228,3 +228,21 @@ test('given many open calls, when all get something to do at once, then a few do
     assert.equal(most <= 15, true, `${way}: ${most} in a turn`);
   }
 });
+
+test('given a client that goes away, when much of what it sent is unread, then that is not read any more', async (t) => {
+  const CALLS = 1000;
+  let began = 0;
+  const write = async ({ requests }: Parameters<Functions['write']>[0]): Promise<void> => {
+    began++;
+    for (const end = performance.now() + 1; performance.now() < end; );
+    for await (const _ of requests);
+  };
+  const server = await served(t, { write });
+  const peer = await Peer.connect(t, server.address);
+  await peer.ping();
+  // More than is read at once: the end behind it is not seen by reading.
+  peer.send(Buffer.concat(Array.from({ length: CALLS }, (_, i) => open(2 * i + 1, paths.write))));
+  peer.socket.destroy();
+  while (server.endpoint.connections > 0 || server.endpoint.calls > 0) await turned();
+  assert.equal(began < 10, true, `${began} began`);
+});
