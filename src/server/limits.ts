@@ -37,7 +37,7 @@ export const defaultLimits: Limits = {
   streamsPerConnection: 1000,
   connections: 1000,
   metadataBytes: 64 * 1024,
-  memoryBytes: 192 * MiB,
+  memoryBytes: 256 * MiB,
   ingestBytes: 2 ** 40,
   subscriberEvents: 10_000,
   helloMs: 10_000,

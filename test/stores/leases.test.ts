@@ -347,6 +347,11 @@ describe('a lease that keeps much', () => {
     await db.engine.update(() => abort.abort());
     await ended;
     const [lease] = await db.leases.list(ns1);
+    if (db.engine.shared !== undefined && !(expire in (lease?.labels ?? {}))) {
+      // The first commit is on its way to etcd then, and may be given up: nothing of the deletion has happened.
+      assert.equal((await db.leases.listResources(ns1, 'l')).length, 700);
+      return;
+    }
     assert.deepEqual(lease?.labels, { a: 'b', [expire]: '1970-01-01T00:00:00Z' });
     const { removed } = await db.garbageCollect();
     assert.equal(removed.lease, 1);

@@ -162,7 +162,7 @@ export const PEAK_MIB_MAX = 1024;
  * server. The memory is what all clients together may make the daemon keep, and the idle process.
  */
 const BEHIND_WORK_MS = 10;
-const BEHIND_MIB = 192 + 96;
+const BEHIND_MIB = 256 + 96;
 
 function behind(row: AbuseRow, other: AbuseRow | undefined): string[] {
   if (other === undefined || !other.alive) return [];
