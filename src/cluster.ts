@@ -138,7 +138,7 @@ export class Cluster {
       return;
     }
     if (by === 'another host') this.#host.dirty.removedElsewhere(items);
-    else this.#host.dirty.requireFullScan(this.#host.backends.keys());
+    else this.#host.dirty.requireSurvey([...this.#host.backends.keys()]);
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 

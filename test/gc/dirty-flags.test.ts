@@ -5,7 +5,7 @@ import { metaKey } from '../../src/engine/schema/keys.js';
 import { failedPrecondition } from '../../src/errors.js';
 import { Scheduler } from '../../src/gc/schedule/scheduler.js';
 import type { GCStats } from '../../src/gc/stats.js';
-import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
+import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/sweep/dirty.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { digest, gc, type World, world } from '../support/gc-world.js';
 
@@ -119,4 +119,14 @@ test('given a run that says when refused items are due, when nothing else happen
   await clock.advance(30_000);
   assert.equal(runs.length, 2);
   assert.ok(runs[1]! - runs[0]! >= 10_000 && runs[1]! - runs[0]! < 13_000, String(runs));
+});
+
+test('given removals that account for some items, when records go that nobody removed, then they account for nothing', async (t) => {
+  const w = await world(t);
+  await w.engine.update((tx) => w.dirty.markRemoved(tx, { kind: 'blob', digest: digest('a') }));
+  assert.equal(w.dirty.accounted(CONTENT_BACKEND), 1);
+  w.dirty.requireFullScan([]);
+  assert.equal(w.dirty.accounted(CONTENT_BACKEND), 1);
+  w.dirty.requireSurvey([]);
+  assert.equal(w.dirty.accounted(CONTENT_BACKEND), 0);
 });

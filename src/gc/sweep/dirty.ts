@@ -173,6 +173,16 @@ export class DirtyFlags {
     for (const name of snapshotters) this.#of(name).needWalk();
   }
 
+  /**
+   * The same when records went that nobody of this tree removed: that some of them were to go anyway accounts for nothing any more,
+   * since what is missing now may be all that there was.
+   */
+  requireSurvey(snapshotters: Iterable<string>): void {
+    this.#content.accounted = 0;
+    for (const name of snapshotters) this.#of(name).accounted = 0;
+    this.requireFullScan(snapshotters);
+  }
+
   /** After an unclean shutdown no backend is trusted until it was walked once. */
   requireFullScanAfterUncleanStart(snapshotters: Iterable<string>): void {
     if (this.#unclean) this.requireFullScan(snapshotters);
