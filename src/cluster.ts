@@ -132,13 +132,12 @@ export class Cluster {
    * decides.
    */
   #removedElsewhere(keys: readonly Key[], by: Remover): void {
+    const { dirty, backends } = this.#host;
     const items = keys.flatMap((key) => this.#itemsOf(key));
-    if (items.length === 0) {
-      if (keys.some((key) => collectionOf(key) === 'mounts')) this.#sweepLater(SWEEP_AFTER_MS);
-      return;
-    }
-    if (by === 'another host') this.#host.dirty.removedElsewhere(items);
-    else this.#host.dirty.requireSurvey([...this.#host.backends.keys()]);
+    if (items.length > 0) {
+      if (by === 'another host') dirty.removedElsewhere(items);
+      else dirty.requireSurvey([...backends.keys()]);
+    } else if (!keys.some((key) => collectionOf(key) === 'mounts')) return;
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 

@@ -242,6 +242,10 @@ export class DBHost implements CollectHost {
     this.history.add(record);
   }
 
+  get isDoubtful(): boolean {
+    return this.orphans.state.foreign || this.dirty.isDoubtful;
+  }
+
   get sweepsHeld(): boolean {
     return this.#sweepSuspensions > 0;
   }

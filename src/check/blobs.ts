@@ -220,7 +220,7 @@ async function checkDigest(check: Check, digest: string): Promise<boolean> {
 async function differsFromRecord(check: Check, digest: string): Promise<boolean> {
   const { engine } = check.host;
   const { size } = await lookAt(check, digest);
-  return namespaces(engine).some((ns) => {
+  return [...namespaces(engine)].some((ns) => {
     const record = readRecord<BlobRecord>(engine, blobKey(ns, digest));
     return record !== undefined && record.size !== size;
   });

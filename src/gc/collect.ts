@@ -274,8 +274,8 @@ class Collection {
   async #afterwards(): Promise<void> {
     const { only } = this.#options;
     const start = performance.now();
-    // Before the directories of snapshots go that may be mounted. Of a store that seems to have lost its metadata nothing goes.
-    if (!this.#host.orphans.state.foreign) await this.#sweepMounts();
+    // Before the directories of snapshots go that may be mounted.
+    await this.#sweepMounts();
     await Promise.all([
       endCollectors(this.#collectors, only ? 'cancel' : 'finish', this.#warn),
       // After a run with a choice the dirty flags stay for the next ordinary run.

@@ -163,7 +163,7 @@ async function startParts(
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
-  if (options.mounts && !db.orphans.foreign) {
+  if (options.mounts) {
     for (const error of await db.mounts.sweep()) log.warn(`a mount is left over: ${error}`);
   }
   const place = new RootWatch(root, (level, message) => log[level](message));

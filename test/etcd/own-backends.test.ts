@@ -107,8 +107,6 @@ test('given the tree wiped in etcd, when hosts see it, then their blobs and snap
   const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' }, false);
   await write(a.db, 0, 30);
   await write(b.db, 100, 105);
-  // What the writes left to look at is done: a sweep that has its list when the tree goes is another matter.
-  for (const { db } of [a, b]) await db.garbageCollect();
   const client = cluster.client(etcd.prefix);
   t.after(() => client.close());
   await client.txn([], [{ del: 'v1/', end: 'v10' }]);
@@ -130,6 +128,37 @@ test('given the tree wiped in etcd, when hosts see it, then their blobs and snap
   assert.equal(await blobs(a.root), 30);
   const { orphans } = await again.db.garbageCollect({}, { fullSweep: true, orphanGuard: false });
   assert.deepEqual(orphans, { content: 30, ingest: 0, snapshot: 1 });
+});
+
+test('given the tree wiped in etcd while a host has a list to sweep, when it asks for names, then its blobs stay', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = cluster.config();
+  const { db, root, logged } = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' }, false);
+  const client = cluster.client(etcd.prefix);
+  t.after(() => client.close());
+  const { engine } = db;
+  const foregroundDone = engine.foregroundDone.bind(engine);
+  let wipes = 0;
+  t.mock.method(engine, 'foregroundDone', async () => {
+    // Called by a sweep that has taken its list.
+    if (engine.has(blobKey(ctx.namespace, digestOfBlob(4))) && wipes++ === 0) {
+      await client.txn([], [{ del: 'v1/', end: 'v10' }]);
+      await eventually('the host sees it', () => engine.stats().records < 5);
+    }
+    return foregroundDone();
+  });
+  await write(db, 0, 5);
+  // Another namespace's records of the same blobs go: the list has blobs that are named.
+  const other = { namespace: 'ns2' };
+  for (let i = 0; i < 5; i++) {
+    const data = Buffer.from(`blob ${i}`);
+    await writeBlob(db.content, other, `ref ${i}`, data, { digest: digestOfBlob(i), size: data.length });
+  }
+  for (let i = 0; i < 5; i++) await db.content.delete(other, digestOfBlob(i));
+  await eventually('it says so', () => logged.some((line) => line.includes('until the orphans')));
+  assert.equal(wipes, 1);
+  assert.ok(logged.some((line) => line.includes('records went that no host removed')));
+  assert.deepEqual([await blobs(root), await snapshots(root)], [5, 1]);
 });
 
 test('given a removal on another host between the body and the commit that lowers the flag, when it is seen, then the bytes go', async (t) => {

@@ -60,15 +60,16 @@ export class BackendSweeper {
 
   /**
    * Looks through the backends that have to be, before anything is removed: all of them with `full`, else those that
-   * are not known from lists. FailedPrecondition when the guard stops the run; they are looked through again then.
+   * are not known from lists. All, too, when records went that nobody removed. FailedPrecondition when the guard stops the run; they are looked through again then.
    */
   async survey(full: boolean): Promise<void> {
     const { dirty, backends, orphans, sweepsHeld } = this.#host;
     if (sweepsHeld) return;
     dirty.requireFullScanAfterUncleanStart(backends.keys());
     const due = dirty.walksDue(backends.keys());
-    const names = full ? this.#all : due;
+    const names = full || dirty.isDoubtful ? this.#all : due;
     if (names.length === 0) return;
+    const { doubts } = dirty;
     if (!full && this.#limits !== undefined) orphans.checkRecent();
     for (const name of due) this.#taken.add(name);
     try {
@@ -78,6 +79,7 @@ export class BackendSweeper {
         all.filter((one) => one !== undefined),
         this.#limits,
       );
+      dirty.settle(doubts);
     } catch (error) {
       this.abandon();
       throw error;

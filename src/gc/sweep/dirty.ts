@@ -131,6 +131,9 @@ export class DirtyFlags {
   readonly #snapshotters = new Map<string, BackendState>();
   #deletions = 0;
   #unclean = false;
+  /** Calls of `requireSurvey`, and how many of them a survey has answered. */
+  #doubts = 0;
+  #settledDoubts = 0;
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -174,13 +177,32 @@ export class DirtyFlags {
   }
 
   /**
-   * The same when records went that nobody of this tree removed: that some of them were to go anyway accounts for nothing any more,
-   * since what is missing now may be all that there was.
+   * The same when records go that nobody of this tree removed, called before they do: that some of them were to go anyway accounts for
+   * nothing any more, since what is missing now may be all that there was. Until a survey is done the records are doubtful.
    */
   requireSurvey(snapshotters: Iterable<string>): void {
+    this.#doubts++;
     this.#content.accounted = 0;
     for (const name of snapshotters) this.#of(name).accounted = 0;
     this.requireFullScan(snapshotters);
+  }
+
+  /**
+   * Records went that nobody of this tree removed, and the guard has not judged what they leave yet. A sweep that has its list from before
+   * asks this in the turn in which it finds an item unnamed, and removes nothing then.
+   */
+  get isDoubtful(): boolean {
+    return this.#doubts !== this.#settledDoubts;
+  }
+
+  /** Number of doubts so far, for `settle`. */
+  get doubts(): number {
+    return this.#doubts;
+  }
+
+  /** A survey that began at this number of doubts was let pass by the guard. */
+  settle(doubts: number): void {
+    this.#settledDoubts = doubts;
   }
 
   /** After an unclean shutdown no backend is trusted until it was walked once. */

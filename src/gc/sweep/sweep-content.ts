@@ -17,6 +17,7 @@ import type { OrphanCandidates } from './orphan-candidates.js';
 import { Outstanding } from './outstanding.js';
 import {
   BlobNames,
+  checkCertain,
   emptyReport,
   type InFlight,
   IngestNames,
@@ -149,6 +150,7 @@ class ContentSweep {
     const named = new Set(asked.filter((digest) => names.isNamed(digest)));
     const unnamed = digests.filter((digest) => !named.has(digest));
     if (unnamed.length === 0) return;
+    checkCertain(this.#host);
     const { content, engine } = this.#host;
     // The record of one may have gone a moment ago, and would be back after a crash. The guard keeps new ones away.
     await engine.flush();
@@ -185,6 +187,7 @@ class ContentSweep {
       if (names.isNamed(ref)) continue;
       const done = await underGuard(guards, ingestGuard(ref), async () => {
         if (names.isNamed(ref) || this.#inFlight().has(ref)) return;
+        checkCertain(this.#host);
         await engine.flush();
         try {
           const bytes = await ingestBytes(content, ref);

@@ -13,6 +13,7 @@ import type { SweepWork } from './dirty.js';
 import { LoopPacer } from './loop-pacer.js';
 import type { OrphanCandidates } from './orphan-candidates.js';
 import {
+  checkCertain,
   emptyReport,
   type InFlight,
   isRefusal,
@@ -167,6 +168,7 @@ class SnapshotSweep {
   async #guarded(name: string, gone: Gone): Promise<Outcome> {
     const { engine } = this.#host;
     if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return Outcome.done;
+    checkCertain(this.#host);
     if (gone === Gone.perhaps) await engine.flush();
     return this.#remove(name);
   }

@@ -13,11 +13,12 @@ import {
   ingestKey,
   key,
   leaf,
+  namespaceOf,
   Relation,
   SEPARATOR,
   snapshotKey,
 } from '../../engine/schema/keys.js';
-import { isFailedPrecondition } from '../../errors.js';
+import { isFailedPrecondition, unavailable } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
 import type { Guards } from '../../stores/guards.js';
 import { isOfSystem } from '../../system/system-errors.js';
@@ -32,6 +33,7 @@ export interface SweepHost {
   readonly guards: Guards;
   readonly content: ContentBackend;
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  readonly dirty: { readonly isDoubtful: boolean };
   log(level: 'warn' | 'error' | 'info', message: string, details?: Readonly<Record<string, unknown>>): void;
 }
 
@@ -88,6 +90,18 @@ export async function underGuard(guards: Guards, name: string, fn: () => Promise
   }
 }
 
+/**
+ * Called in the turn in which an item is found unnamed. Throws when that may be because records went that nobody removed: the
+ * backends are surveyed then, and the guard decides.
+ */
+export function checkCertain({ dirty }: SweepHost): void {
+  if (dirty.isDoubtful) {
+    throw unavailable(
+      'records went that no host removed: nothing is removed before the backends were looked through',
+    );
+  }
+}
+
 /** Failures after which a sweep gives up until the next run. */
 export const MAX_SWEEP_ERRORS = 32;
 
@@ -105,10 +119,28 @@ export const emptyReport = (): SweepReport => ({
 /** Whether the backend says that an item has to stay: in use, or with a child. What the system refuses is a failure. */
 export const isRefusal = (error: unknown): boolean => isFailedPrecondition(error) && !isOfSystem(error);
 
-/** Names of all namespaces, in key order. */
-export function namespaces(engine: Engine): string[] {
-  return Array.from(engine.scan(key('namespaces')), ([record]) => leaf(record));
+/** Names of all namespaces. Also those without a record of their own, which is damage: their blobs are named all the same. */
+export function namespaces(engine: Engine): Set<string> {
+  const found = new Set(Array.from(engine.scan(key('namespaces')), ([record]) => leaf(record)));
+  for (const collection of ['blobs', 'ingests']) {
+    for (const namespace of namespacesIn(engine, collection)) found.add(namespace);
+  }
+  return found;
 }
+
+/** Those that have records in the collection: one look for each. */
+function* namespacesIn(engine: Engine, collection: string): Iterable<string> {
+  for (let after: Key | undefined; ; ) {
+    const [first] = engine.scan(key(collection), { after, limit: 1 });
+    if (first === undefined) return;
+    const namespace = namespaceOf(first[0]);
+    yield namespace;
+    after = `${key(collection, namespace)}${AFTER_SEPARATOR}`;
+  }
+}
+
+/** Sorts behind all that is below a key. */
+const AFTER_SEPARATOR = '\x01';
 
 export interface BackendName {
   readonly namespace: string;
@@ -230,7 +262,10 @@ export class BlobNames {
 
   constructor(engine: Engine) {
     this.#engine = engine;
-    this.#namespaces = namespaces(engine).map((ns) => ({ ns, prefix: `${key('blobs', ns)}${SEPARATOR}` }));
+    this.#namespaces = Array.from(namespaces(engine), (ns) => ({
+      ns,
+      prefix: `${key('blobs', ns)}${SEPARATOR}`,
+    }));
   }
 
   /**

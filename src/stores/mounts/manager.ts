@@ -30,12 +30,11 @@ import { now } from '../../model/time.js';
 import { messageOf } from '../../system/system-errors.js';
 import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from '../common.js';
 import { mountGuard, mountNameGuard } from '../guards.js';
-import type { StoreHost } from '../host.js';
 import { addToLease } from '../lease-context.js';
 import { Pace } from '../listing.js';
 import { beginWrite } from '../write-scope.js';
 import { type Activation, activationOf, dropMount, fieldsOf, isGone, isOwn } from './records.js';
-import { leftovers, sweepMounts } from './sweep.js';
+import { leftovers, type MountHost, sweepMounts } from './sweep.js';
 import { type MountedBefore, type PlannedMount, planActivation, transformed } from './transforms.js';
 
 /** How mounts are activated. */
@@ -48,9 +47,9 @@ export interface ActivateOptions {
 
 /** The mounts that are active. */
 export class MountManager {
-  readonly #host: StoreHost;
+  readonly #host: MountHost;
 
-  constructor(host: StoreHost) {
+  constructor(host: MountHost) {
     this.#host = host;
   }
 
@@ -147,8 +146,9 @@ export class MountManager {
 
   /**
    * Unmounts what no record names, and removes the records of what is not mounted any more: after a crash, a restart of the machine, or
-   * an unmount by somebody else. Activations under way are left alone. Returns what went wrong, as one line each. Called when a
-   * daemon starts, and by collections.
+   * an unmount by somebody else. Activations under way are left alone; of a store that seems to have lost its metadata all that no record names
+   * is. Returns
+   * what went wrong, as one line each. Called when a daemon starts, and by collections.
    */
   sweep(): Promise<string[]> {
     return sweepMounts(this.#host);

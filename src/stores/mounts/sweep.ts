@@ -12,8 +12,13 @@ import { mountGuard } from '../guards.js';
 import type { StoreHost } from '../host.js';
 import { dropMount, isGone, isOwn } from './records.js';
 
+export interface MountHost extends StoreHost {
+  /** The metadata may be lost, or not that of the backends: what no record names stays, and stays mounted. */
+  readonly isDoubtful: boolean;
+}
+
 /** Returns what went wrong, as one line each: it is tried again by the next sweep. */
-export async function sweepMounts(host: StoreHost): Promise<string[]> {
+export async function sweepMounts(host: MountHost): Promise<string[]> {
   const points = host.mountPoints;
   if (points === undefined || host.engine.isReadOnly) return [];
   const errors: string[] = [];
@@ -82,11 +87,12 @@ async function forget(host: StoreHost, points: MountPoints, k: Key, record: Moun
   }
 }
 
-async function removeUnnamed(host: StoreHost, points: MountPoints, directory: string): Promise<void> {
+async function removeUnnamed(host: MountHost, points: MountPoints, directory: string): Promise<void> {
   const free = host.guards.tryAcquire(mountGuard(directory));
   if (free === undefined) return;
   try {
     if (recordsOf(host).some(([, record]) => record.directory === directory)) return;
+    if (host.isDoubtful) return;
     points.remove(directory);
     host.log('info', 'unmounted what no record names', { directory });
   } finally {
