@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cmath>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -88,6 +89,9 @@ Napi::Value returnErrno(Info info, Body body) {
     return body();
   } catch (const Errno& error) {
     number = error.number;
+  } catch (const std::system_error& error) {
+    // No thread could be started.
+    number = error.code().value();
   } catch (const std::exception&) {
     number = ENOMEM;
   }

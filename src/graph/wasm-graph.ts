@@ -8,11 +8,12 @@
  * the graph is cleared or forgotten. At the ceiling: ResourceExhausted, with the graph as it was.
  */
 import { readFileSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { NodeFlag } from '../engine/contract.js';
 import type { GraphStats, RetainedSizes } from '../engine/graph.js';
 import { canceled, EbbtideError, type ErrorKind, errorKinds, unavailable } from '../errors.js';
 import { packageFile } from '../system/addon.js';
+import { startThread } from '../system/threads.js';
 import type { CarriedGraph, CarriedResult } from './core-graph.js';
 import { checkArray, doubles, time, u32, words } from './wasm-operands.js';
 
@@ -325,9 +326,8 @@ export class WasmGraph implements CarriedGraph {
     const run = async (): Promise<void> => {
       const bytes = await this.save();
       if (!this.#reports.has(end)) return;
-      thread = new Worker(new URL('./wasm-worker.js', import.meta.url), {
+      thread = startThread(new URL('./wasm-worker.js', import.meta.url), {
         workerData: { bytes, query, mostPages: this.#mostPages } satisfies Report,
-        execArgv: [],
       });
       thread.once('message', (sizes: RetainedSizes | Failure) => {
         if ('kind' in sizes) end(new EbbtideError(sizes.kind, sizes.message));

@@ -40,7 +40,10 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ENFILE: { kind: 'Unavailable', remedy: 'raise the limit of open files of the system' },
   ENOMEM: { kind: 'Unavailable', remedy: 'free memory and try again' },
   EBUSY: { kind: 'Unavailable', remedy: 'unmount what uses the path and try again' },
-  EAGAIN: { kind: 'Unavailable', remedy: 'try again' },
+  EAGAIN: {
+    kind: 'Unavailable',
+    remedy: 'try again, or raise the limit of threads and processes (ulimit -u, TasksMax of a unit)',
+  },
   EIO: { kind: 'Unavailable', remedy: 'check the disk: the kernel log has the details' },
   ESTALE: { kind: 'Unavailable', remedy: 'remount the network file system' },
   MDB_PANIC: {

@@ -9,8 +9,6 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const source = fileURLToPath(new URL('../../../test/environment/faults.c', import.meta.url));
-
 /** Kinds of calls, as faults.c has them. */
 const Call = {
   reads: 1,
@@ -102,10 +100,11 @@ export class FaultControl {
   }
 }
 
-/** Compiles the library into `dir`; returns its path, or why there is none. */
-export function buildFaults(dir: string): { path: string } | { missing: string } {
+/** Compiles a library to preload, `faults` or `no-threads`, into `dir`; returns its path, or why there is none. */
+export function buildFaults(dir: string, name = 'faults'): { path: string } | { missing: string } {
   if (process.platform !== 'linux') return { missing: 'calls are made to fail on Linux only' };
-  const path = join(dir, 'faults.so');
+  const source = fileURLToPath(new URL(`../../../test/environment/${name}.c`, import.meta.url));
+  const path = join(dir, `${name}.so`);
   const flags = ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror'];
   const compiler = process.env.CC ?? 'cc';
   const done = spawnSync(compiler, [...flags, '-o', path, source, '-ldl'], { encoding: 'utf8' });

@@ -3,14 +3,15 @@
  * backends; one pool per DB.
  *
  * Threads start with the first job, at most two, and end a while after the last; an idle pool keeps no process
- * alive. Jobs of one stream run in order; streams do not wait for one another. `close` waits for what was
+ * alive. Jobs of one stream run in order, on one thread, which streams share when there are more of them. `close` waits for what was
  * handed in: a thread is never ended in the middle of a job.
  */
 import { fileURLToPath } from 'node:url';
 import type { Piscina } from 'piscina';
 import type { DiskJobs, RemovalReport } from '../../backends/contract.js';
 import { addReport, emptyReport } from '../../backends/remove-tree.js';
-import { failedPrecondition, unavailable } from '../../errors.js';
+import { failedPrecondition } from '../../errors.js';
+import { isNoThread, noThread } from '../../system/threads.js';
 
 /** Trees per task, so that a long job shares its thread with other streams. */
 const TREES_PER_TASK = 128;
@@ -29,47 +30,55 @@ export interface DiskPoolOptions {
   threads?: number;
 }
 
-interface Threads {
+interface Lane {
   pool: Piscina<string[], RemovalReport>;
-  /** Rejects when a thread could not start: what waits for one would wait for good, and the pool starts no other. */
+  /** Rejects when its thread could not start: what waits for it would wait for good, and the pool starts no other. */
   failed: Promise<never>;
+  fail(error: unknown): void;
 }
 
-const REMEDY =
-  'raise the limits of open files (ulimit -n), threads or memory; the next collection tries again';
-
 /** Loads the library too: a start need not wait for what is needed when something is removed. */
-async function startPool(threads: number): Promise<Threads> {
+async function startLane(): Promise<Lane> {
   const { Piscina } = await import('piscina');
   const pool = new Piscina<string[], RemovalReport>({
     filename: fileURLToPath(new URL('./disk-worker.js', import.meta.url)),
     minThreads: 0,
-    maxThreads: threads,
+    // A pool that may have more starts the others in callbacks of its own, where a failure is nobody's.
+    maxThreads: 1,
     idleTimeout: IDLE_TIMEOUT_MS,
     execArgv: [],
   });
+  let fail!: Lane['fail'];
   const failed = new Promise<never>((_, reject) => {
-    pool.on('error', (error: Error) => {
-      reject(
-        unavailable(`no thread for removals could start: ${error.message}`, {
-          object: 'disk',
-          remedy: REMEDY,
-        }),
-      );
-    });
+    fail = (error) => reject(noThread(error));
   });
   failed.catch(() => undefined);
-  return { pool, failed };
+  pool.on('error', fail);
+  return { pool, failed, fail };
+}
+
+async function runOn({ pool, failed, fail }: Lane, paths: string[]): Promise<RemovalReport> {
+  try {
+    const job = pool.run(paths);
+    // It rejects too when its pool is dropped.
+    job.catch(() => undefined);
+    return await Promise.race([job, failed]);
+  } catch (error) {
+    if (!isNoThread(error)) throw error;
+    fail(error);
+    return failed;
+  }
 }
 
 class PiscinaPool implements DiskPool {
-  readonly #threads: number;
+  /** A thread each, as far as it was needed. */
+  readonly #lanes: (Promise<Lane> | undefined)[];
+  readonly #laneOf = new Map<string, number>();
   readonly #tails = new Map<string, Promise<unknown>>();
-  #pool: Promise<Threads> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(threads: number) {
-    this.#threads = threads;
+    this.#lanes = new Array(threads).fill(undefined);
   }
 
   removeTrees(stream: string, paths: string[]): Promise<RemovalReport> {
@@ -77,7 +86,7 @@ class PiscinaPool implements DiskPool {
       return Promise.reject(failedPrecondition('the disk pool is closed', { object: stream }));
     }
     const before = this.#tails.get(stream) ?? Promise.resolve();
-    const job = before.then(() => this.#run(paths));
+    const job = before.then(() => this.#run(stream, paths));
     const tail = job
       .catch(() => undefined)
       .then(() => {
@@ -94,39 +103,31 @@ class PiscinaPool implements DiskPool {
 
   async #close(): Promise<void> {
     await Promise.all(this.#tails.values());
-    await (await this.#pool?.catch(() => undefined))?.pool.close();
+    for (const lane of this.#lanes) await (await lane?.catch(() => undefined))?.pool.close();
   }
 
-  async #run(paths: string[]): Promise<RemovalReport> {
+  async #run(stream: string, paths: string[]): Promise<RemovalReport> {
     const total = emptyReport();
     for (let at = 0; at < paths.length; at += TREES_PER_TASK) {
-      const { pool, failed } = await this.#started();
-      const job = pool.run(paths.slice(at, at + TREES_PER_TASK));
-      // It rejects too when its pool is dropped.
-      job.catch(() => undefined);
-      addReport(total, await Promise.race([job, failed]));
+      addReport(total, await runOn(await this.#lane(stream), paths.slice(at, at + TREES_PER_TASK)));
     }
     return total;
   }
 
-  #started(): Promise<Threads> {
-    if (this.#pool === undefined) {
-      const starting = startPool(this.#threads);
-      this.#pool = starting;
+  /** Streams take the lanes in turn. */
+  #lane(stream: string): Promise<Lane> {
+    const at = this.#laneOf.get(stream) ?? this.#laneOf.size % this.#lanes.length;
+    this.#laneOf.set(stream, at);
+    const lane = this.#lanes[at] ?? startLane();
+    if (this.#lanes[at] === undefined) {
+      this.#lanes[at] = lane;
       const drop = (): void => {
-        if (this.#pool === starting) this.#pool = undefined;
+        // Not closed: the library has the task that found no thread, and would wait for it, or for ever.
+        if (this.#lanes[at] === lane) this.#lanes[at] = undefined;
       };
-      starting.then(
-        ({ pool, failed }) =>
-          failed.catch(() => {
-            drop();
-            // What runs there ends by itself; what waits has been rejected.
-            pool.close().catch(() => undefined);
-          }),
-        drop,
-      );
+      lane.then(({ failed }) => failed.catch(drop), drop);
     }
-    return this.#pool;
+    return lane;
   }
 }
 

@@ -3,7 +3,8 @@
  * each stream: fzstd does not bound the work of a block, so a hostile one costs a thread and ends in an
  * error. Frame checksums are not compared: the reader of a layer compares the digest of the output.
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
+import { startThread } from '../../../system/threads.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
 import type { DecodedBlocks } from './zstd-worker.js';
 
@@ -40,7 +41,7 @@ export class FallbackDecoder implements BlockDecoder {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./zstd-worker.js', import.meta.url), { execArgv: [] });
+    const worker = startThread(new URL('./zstd-worker.js', import.meta.url));
     worker.on('message', (result: DecodedBlocks) => this.#finished(result));
     worker.on('error', (error) => this.#failAll(error));
     worker.on('exit', () => this.#failAll(new Error('the zstd thread ended')));

@@ -6,8 +6,9 @@
  * Many changes in one transaction touch fewer pages each; a short wait brings them together. A failure (a full disk) loses
  * nothing: the same batches are tried again.
  */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { unavailable } from '../../../errors.js';
+import { startThread } from '../../../system/threads.js';
 import type { DataFile } from '../disk/files.js';
 import { writeError, writeRemedy } from '../disk/write-error.js';
 import type { Databases } from '../tree/databases.js';
@@ -51,7 +52,11 @@ export type Request =
   | { kind: 'flush'; batches: Uint8Array[] }
   | { kind: 'jobs'; jobs: readonly Job[] }
   | { kind: 'ids'; prefixes: readonly string[]; leaves: readonly string[] };
-export type Response = Flushed | { ids: Uint32Array } | { error: string };
+export type Response = Flushed | { ids: Uint32Array } | Failure;
+export interface Failure {
+  error: string;
+  remedy?: string | undefined;
+}
 
 interface QueuedBatch {
   batch: Buffer;
@@ -97,7 +102,7 @@ export class Flusher {
   #pauseMs = 0;
   #pauseUntil = 0;
   #changesMax = CHANGES_MAX;
-  #failure: string | undefined;
+  #failure: Failure | undefined;
   #isStopped = false;
   /** Bytes ever pushed, and those of them that the tree has. */
   #pushed = 0;
@@ -191,7 +196,8 @@ export class Flusher {
   /** Ends the thread; batches that are queued stay in the log. Jobs are done by the calling thread from then on. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    for (const { reject } of this.#jobs.splice(0)) reject(this.#error('the store is being closed'));
+    for (const { reject } of this.#jobs.splice(0))
+      reject(this.#error({ error: 'the store is being closed' }));
     this.#queue = [];
     await this.#running;
     clearTimeout(this.#timer);
@@ -270,7 +276,7 @@ export class Flusher {
 
   async #job({ jobs, resolve, reject }: QueuedJobs): Promise<void> {
     const response = await this.#ask({ kind: 'jobs', jobs });
-    if ('error' in response) reject(this.#error(response.error));
+    if ('error' in response) reject(this.#error(response));
     else resolve();
   }
 
@@ -290,7 +296,7 @@ export class Flusher {
       if (this.#failure === undefined) {
         this.#host.warn(`commits wait in the log, because the tree cannot be written: ${response.error}`);
       }
-      this.#failure = response.error;
+      this.#failure = response;
       // The reserve of a full disk has room for small transactions.
       this.#changesMax = CHANGES_MIN;
       return false;
@@ -316,13 +322,12 @@ export class Flusher {
   async #ask(request: Request): Promise<Response> {
     // One that could not start (no descriptor, no memory) may start now.
     if (this.#worker?.isGone) this.#worker = undefined;
-    this.#worker ??= new Thread(this.#path);
-    if (request.kind !== 'ids') {
-      try {
-        this.#dbs.readers?.look();
-      } catch (error) {
-        return { error: writeError(this.#path, error).message };
-      }
+    try {
+      this.#worker ??= new Thread(this.#path);
+      if (request.kind !== 'ids') this.#dbs.readers?.look();
+    } catch (error) {
+      const { message, remedy } = writeError(this.#path, error);
+      return { error: message, remedy };
     }
     return this.#worker.ask(request);
   }
@@ -337,8 +342,8 @@ export class Flusher {
     }
   }
 
-  #error(text: string): Error {
-    return unavailable(text, { object: this.#path, remedy: writeRemedy() });
+  #error({ error, remedy = writeRemedy() }: Failure): Error {
+    return unavailable(error, { object: this.#path, remedy });
   }
 }
 
@@ -355,9 +360,7 @@ class Thread {
     const shared = new SharedArrayBuffer(8);
     this.#flags = new Int32Array(shared);
     const data: WorkerData = { path, shared };
-    // Not the flags of the process: what says how its main script is to be read would end the thread.
-    const options = { workerData: data, execArgv: [] };
-    this.#worker = new Worker(new URL('./flush-worker.js', import.meta.url), options);
+    this.#worker = startThread(new URL('./flush-worker.js', import.meta.url), { workerData: data });
     this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#responded(response));
     this.#worker.on('error', (error) => this.#failed(String(error)));
