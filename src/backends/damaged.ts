@@ -1,6 +1,9 @@
 /** Blobs whose bytes do not match their record or digest. Created by backends, stores and images. */
 import { EbbtideError } from '../errors.js';
 
+/** For blobs that have a record and no bytes. */
+export const WRITE_AGAIN = 'import or fetch the image again: that writes the blob';
+
 /** FailedPrecondition: content exists and is damaged; for writers of its digest it counts as absent. */
 export class DamagedContent extends EbbtideError {
   constructor(digest: string, text: string) {

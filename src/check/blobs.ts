@@ -1,6 +1,6 @@
 /** The part of a check that is about blobs: first every record, then every file. Called by check.ts. */
 import type { BlobFile } from '../backends/contract.js';
-import { DamagedContent } from '../backends/damaged.js';
+import { DamagedContent, WRITE_AGAIN } from '../backends/damaged.js';
 import { eachLimit, yieldToEventLoop } from '../backends/files.js';
 import { blobKey, key, leaf, namespaceOf } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
@@ -17,8 +17,6 @@ import type { Check } from './under-way.js';
 /** Files looked at, and files read, at a time. */
 const LOOKS = 8;
 const READS = 2;
-
-const WRITE_AGAIN = 'import or fetch the image again: that writes the blob';
 
 export async function checkBlobs(check: Check): Promise<void> {
   await checkRecords(check);

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { cp, readdir, rm, writeFile } from 'node:fs/promises';
+import { cp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import type { OpenOptions } from '../../src/db-options.js';
 import { metaKey } from '../../src/engine/schema/keys.js';
-import { EbbtideError, isKind } from '../../src/errors.js';
+import { EbbtideError, isKind, isNotFound } from '../../src/errors.js';
 import type { CollectOptions } from '../../src/gc/collect.js';
 import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
 import { digestOf } from '../../src/model/digest.js';
@@ -64,6 +64,35 @@ async function lost(t: TestContext): Promise<string> {
   await rm(layout.database(root), { recursive: true });
   return root;
 }
+
+test('given an empty directory in the place of that of the content, when the store is opened, then it is said, and nothing changes', async (t) => {
+  const root = await tempDir(t);
+  const { db } = await open(root);
+  await fill(db, 0, 10);
+  await db.close();
+  const away = join(root, 'away');
+  await rename(layout.content(root), away);
+  const { db: without, logged } = await open(root);
+  assert.match(logged.join(), /knows blobs, and its content directory is empty.*mount the content directory/);
+  const read = without.content.readerAt(NS, { digest: digestOf(Buffer.from('blob 1')) });
+  await assert.rejects(
+    read,
+    (error: Error) => isNotFound(error) && /again/.test((error as EbbtideError).remedy ?? ''),
+  );
+  assert.deepEqual((await without.garbageCollect({}, { fullSweep: true })).removed, {});
+  await without.namespaces.setLabel({}, NS.namespace, 'a', 'b');
+  await without.close();
+  const { db: still, logged: repeated } = await open(root);
+  assert.deepEqual(repeated, logged);
+  await still.close();
+  await rm(layout.content(root), { recursive: true });
+  await rename(away, layout.content(root));
+  const { db: again, logged: nothing } = await open(root);
+  t.after(() => again.close());
+  assert.deepEqual(nothing, []);
+  await again.garbageCollect({}, { fullSweep: true });
+  assert.equal(await blobFiles(root), 10);
+});
 
 describe('a tree without its records', () => {
   test('given lost metadata, when opened and collected in full, then it is said and nothing goes without consent', async (t) => {

@@ -4,7 +4,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
 import type { BlobReader } from '../contract.js';
-import { DamagedContent } from '../damaged.js';
+import { DamagedContent, WRITE_AGAIN } from '../damaged.js';
 
 const CHUNK_BYTES = 256 * 1024;
 /** A pipe in the blob's place must not block, and a link must not be followed. */
@@ -35,7 +35,11 @@ export class FileReader implements BlobReader {
     } catch (error) {
       await handle?.close();
       if (isAbsent(error))
-        throw notFound(`content ${digest} does not exist`, { object: digest, cause: error });
+        throw notFound(`content ${digest} does not exist`, {
+          object: digest,
+          remedy: WRITE_AGAIN,
+          cause: error,
+        });
       if (['ELOOP', 'ENXIO'].includes(errnoOf(error) ?? '')) throw noFile(digest, path);
       throw error instanceof DamagedContent ? error : fsError('open', path, error);
     }

@@ -23,6 +23,9 @@ const REMEDY =
   'mount or restore the metadata and open the store again; look at `ebbtide gc --dry-run --full`; if these items are to go, ' +
   'confirm with `ebbtide gc --full --allow-mass-removal` or orphanGuard: false';
 
+const CONTENT_REMEDY =
+  'mount the content directory and open the store again; if it is lost, import or fetch the images again: that writes the blobs';
+
 /** Present while the tree is one that was empty, or not that of the content, when it was opened beside a filled backend. */
 const FOREIGN = metaKey('foreign');
 const COLLECTIONS = [
@@ -72,6 +75,8 @@ export class OrphanGuard {
   readonly #host: OpenHost;
   readonly #mark: TreeMark;
   #foreign = false;
+  /** It was when the store was opened. */
+  #contentLost = false;
   #refusal: { error: EbbtideError; at: number; kept: number } | undefined;
 
   constructor(host: OpenHost) {
@@ -93,7 +98,19 @@ export class OrphanGuard {
       this.#foreign = true;
       if (!engine.isReadOnly) await this.#noteForeign();
     }
-    if (!this.#foreign) return;
+    if (!this.#foreign) {
+      this.#contentLost = await this.#isContentLost();
+      if (this.#contentLost) {
+        host.log(
+          'warn',
+          'the store knows blobs, and its content directory is empty: it may be lost or not mounted',
+          {
+            remedy: CONTENT_REMEDY,
+          },
+        );
+      }
+      return;
+    }
     host.log(
       'warn',
       doubt ?? 'the store knows nothing of items in its backends: its metadata may be lost or not mounted',
@@ -102,6 +119,17 @@ export class OrphanGuard {
         remedy: REMEDY,
       },
     );
+  }
+
+  /** An empty directory that the tree was never used with, in the place of one that has blobs. */
+  async #isContentLost(): Promise<boolean> {
+    const { engine, content } = this.#host;
+    for (const _ of engine.scan(key('blobs'), { limit: 1 })) {
+      return (
+        (await this.#mark.isUnknown().catch(() => false)) && !(await hasAny((found) => content.walk(found)))
+      );
+    }
+    return false;
   }
 
   async #noteForeign(): Promise<void> {
@@ -131,7 +159,7 @@ export class OrphanGuard {
 
   /** Called before a collection and a close: the content is this tree's, as far as the tree has come. */
   async mark(): Promise<void> {
-    if (this.#foreign) return;
+    if (this.#foreign || this.#contentLost) return;
     try {
       await this.#mark.renew();
     } catch (error) {

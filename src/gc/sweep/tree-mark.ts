@@ -40,6 +40,11 @@ export class TreeMark {
     return tree.number < mark.number ? 'the metadata is older than the content' : undefined;
   }
 
+  /** The content directory is not one that this tree was ever used with. */
+  async isUnknown(): Promise<boolean> {
+    return this.#isKept && this.#stored !== undefined && (await this.#content.readMark?.()) === undefined;
+  }
+
   /** Marks the content as this tree's, if the tree has changed since. */
   async renew(): Promise<void> {
     if (!this.#isKept || this.#engine.revision === this.#marked) return;
