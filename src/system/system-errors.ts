@@ -108,6 +108,7 @@ export function meant(error: unknown): unknown {
   if (kindOf(error) !== 'Unknown') return error;
   for (let at = error, depth = 0; at instanceof Error && depth < 32; at = at.cause, depth++) {
     const code = errnoOf(at) ?? '';
+    if ((at as NodeJS.ErrnoException).syscall === 'uv_cwd') return new EbbtideError(...noDirectory(error));
     const meaning = meanings[code];
     if (meaning === undefined || isAbsent(at) || code === 'EEXIST' || meaning.kind === 'Unknown') continue;
     const { object, remedy = meaning.remedy }: Partial<EbbtideError> =
@@ -116,6 +117,13 @@ export function meant(error: unknown): unknown {
   }
   return error;
 }
+
+/** Node's words for a relative path then name neither the path nor the directory. */
+const noDirectory = (cause: unknown): ConstructorParameters<typeof EbbtideError> => [
+  'FailedPrecondition',
+  'the working directory has been removed',
+  { remedy: 'change to another directory, or give paths that begin with /', cause },
+];
 
 /** What went wrong, in one line, for logs and removal reports. */
 export const messageOf = (error: unknown): string =>

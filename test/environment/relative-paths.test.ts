@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { openDB } from '../../src/open.js';
+import { MAIN } from '../cli/support.js';
 
 const src = (module: string): string => JSON.stringify(new URL(`../../src/${module}`, import.meta.url).href);
 
@@ -81,4 +82,30 @@ test('given relative paths for an engine, backends, an import and an export, the
   assert.equal(printed, 'example.com/one:1');
   assert.deepEqual(await readdir(join(base, 'b')), []);
   assert.ok((await readdir(join(base, 'a'))).includes('out.tar'));
+});
+
+test('given a working directory that has gone, when a verb gets a relative root, then it says so', async (t) => {
+  const base = await mkdtemp(join(tmpdir(), 'ebbtide-relative-'));
+  t.after(() => rm(base, { recursive: true, force: true }));
+  const run = (root: string) =>
+    promisify(execFile)(
+      'sh',
+      [
+        '-c',
+        `mkdir gone; cd gone; rmdir ../gone; exec "$0" "$1" --root ${root} images ls`,
+        process.execPath,
+        MAIN,
+      ],
+      {
+        cwd: base,
+      },
+    );
+  await assert.rejects(run('store'), ({ code, stderr }: { code: number; stderr: string }) => {
+    assert.match(
+      stderr,
+      /the working directory has been removed \(FailedPrecondition\)\n {2}change to another/,
+    );
+    return code === 5;
+  });
+  await assert.rejects(run(join(base, 'store')), ({ stderr }: { stderr: string }) => /init/.test(stderr));
 });
