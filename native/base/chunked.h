@@ -31,7 +31,11 @@ class ChunkedWords {
       words = words.subspan(n);
     }
   }
-  void push(uint32_t word) { append({&word, 1}); }
+  void push(uint32_t word) {
+    const size_t at = size_ & (kWords - 1);
+    if (at == 0) append({&word, 1});
+    else chunks_[size_++ >> kBits][at] = word;
+  }
 
   // Removes words from the end, at most `max` (at least one unless the list is empty); returns how many.
   size_t take(uint32_t* out, size_t max) {

@@ -110,6 +110,12 @@ class LiveMarks final : public GraphObserver {
   // Nodes that may be garbage, each once: all that is, and what was and has revived since the last `sift`.
   size_t listedGarbage() const { return garbage_.size(); }
   NodeId garbageAt(size_t i) const { return garbage_[i]; }
+  // visit(id) for those of `count` ids from `first` on, ascending. REQUIRES: `count` is a power of two from 4 to 2^20, and
+  // `first` a multiple of it.
+  template <typename Visit>
+  void forEachListed(NodeId first, uint32_t count, Visit visit) const {
+    cells_.forEachWith(LiveCells::kGarbage, stateOf(first, kPlain), count, [&](uint32_t i) { visit(first + i); });
+  }
   // Forgets those that have revived, looking at so many; true when all were looked at.
   bool sift(size_t most);
   bool isGarbage(NodeId id) const {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -97,6 +98,24 @@ class LiveCells {
 
   // The cells of this state and of the next ids', as far as a piece goes: count below 255, flags << 8.
   uint16_t* row(uint32_t state) { return &at(state); }
+  // visit(distance) for each of `count` states of a variant from this one on that has a flag, ascending. REQUIRES: they are in
+  // one piece, and a multiple of four.
+  template <typename Visit>
+  void forEachWith(uint32_t flag, uint32_t state, uint32_t count, Visit visit) const {
+    const uint16_t* cells = find(state);
+    if (cells == nullptr) return;
+    const auto one = static_cast<uint16_t>(flag << 8);
+    // Most have none: four are looked at together.
+    const uint64_t any = one * 0x0001000100010001u;
+    for (uint32_t i = 0; i < count; i += 4) {
+      uint64_t four;
+      std::memcpy(&four, cells + i, sizeof four);
+      if ((four & any) == 0) continue;
+      for (uint32_t k = i; k < i + 4; k++) {
+        if ((cells[k] & one) != 0) visit(k);
+      }
+    }
+  }
 
   void prefetch(uint32_t state) const {
     if (const uint16_t* cell = find(state)) __builtin_prefetch(cell, 1);

@@ -345,16 +345,19 @@ bool MarkRun::collect() {
 }
 
 void MarkRun::collectSegment(size_t segment) {
+  const auto first = static_cast<NodeId>(segment << kSegmentBits);
+  if (live_ != nullptr) {
+    live_->forEachListed(first, kSegmentIds, [this](NodeId id) {
+      if (isCandidate(id)) removalOrder_.add(id);
+    });
+    return;
+  }
   constexpr uint32_t wanted = kPresent | kCollectible;
   constexpr uint32_t looked = wanted | (kReached | kAllocatedBlack) << kMarkShift;
-  const auto first = static_cast<NodeId>(segment << kSegmentBits);
   if (graph_.find(first) == nullptr) return;
   const Node* const nodes = &graph_.table().node(first);
   for (NodeId i = 0; i < kSegmentIds; i++) {
-    const uint32_t bits = nodes[i].bits();
-    if (live_ == nullptr ? (bits & looked) == wanted : (bits & wanted) == wanted && isCandidate(first + i)) {
-      removalOrder_.add(first + i);
-    }
+    if ((nodes[i].bits() & looked) == wanted) removalOrder_.add(first + i);
   }
 }
 

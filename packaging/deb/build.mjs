@@ -67,7 +67,7 @@ function program(to) {
   for (const name of ['package.json', 'docs/ebbtide.schema.json', 'native/wasm/ebbtide_core.wasm']) {
     copy(join(repository, name), join(to, name));
   }
-  const isNeeded = (path) => !/\.(map|d\.ts)$/.test(path);
+  const isNeeded = (path) => !/\.(map|d\.ts|cache)$/.test(path);
   tree('dist/src/bundle', to, isNeeded);
   tree('src/server/api', to, (path) => !path.endsWith('.md'));
   for (const name of readdirSync(addons).filter((name) => name.endsWith('.node'))) {

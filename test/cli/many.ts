@@ -8,10 +8,13 @@
  * Without one it takes commands as messages (warm.ts), and ends both streams of each with the text of the message and the code.
  */
 import { writeSync } from 'node:fs';
-import { run } from '../../src/cli/run.js';
+import { fileURLToPath } from 'node:url';
+import { load } from '../../src/cli/code-cache.js';
 import type { Order } from './warm.js';
 
 const NOBODY = 65534;
+// As the command does.
+const { run } = load(fileURLToPath(new URL('../../src/bundle/command.cjs', import.meta.url)));
 
 if (process.argv[2] === undefined) {
   process.on('message', ({ words, env, end }: Order) => {

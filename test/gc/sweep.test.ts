@@ -99,6 +99,20 @@ describe('sweep of content', () => {
     assert.deepEqual([...w.content.blobs.keys()], [digest('busy')]);
   });
 
+  test('given a namespace that is new in the middle of a sweep, when it gets a blob that is waited for, then that stays', async (t) => {
+    const w = await world(t);
+    await w.blob('busy');
+    await w.blob('idle');
+    const release = await w.guards.share(blobGuard(digest('busy')));
+    const run = w.collect();
+    while (!w.content.log.includes(`delete ${digest('idle')}`)) await new Promise((r) => setImmediate(r));
+    await w.put(['namespaces', 'late'].join('\0'), {});
+    await w.put(w.in('late').blobKey('busy'), { createdat: 1n, updatedat: 1n, size: 100 });
+    release();
+    await run;
+    assert.deepEqual([...w.content.blobs.keys()], [digest('busy')]);
+  });
+
   test('given an ingest whose guard a writer shares, when swept, then it waits and looks again', async (t) => {
     const w = await world(t);
     for (const ref of ['ns1/1/busy', 'ns1/1/idle', 'ns1/1/named']) w.content.ingests.add(ref);

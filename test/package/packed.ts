@@ -37,7 +37,8 @@ export async function pack(dir: string, prebuilds: Readonly<Record<string, strin
   const stage = join(dir, 'stage');
   const { files } = JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8')) as Manifest;
   // Of dist/ only what is packed: other tests write beside it.
-  const folders = new Set(files.map((file) => /^dist\/src|^\w+/.exec(file)?.[0] ?? file));
+  const packed = files.filter((file) => !file.startsWith('!'));
+  const folders = new Set(packed.map((file) => /^dist\/src|^\w+/.exec(file)?.[0] ?? file));
   folders.delete('prebuilds');
   for (const name of ['package.json', 'README.md', 'LICENSE', ...folders]) {
     const filter = (from: string): boolean => from !== join(repository, 'native/build') && !isStale(from);

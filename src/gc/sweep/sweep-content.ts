@@ -63,6 +63,7 @@ class ContentSweep {
   #asksInBulk = false;
   /** What is being removed was found by a survey. */
   #isOrphan = false;
+  #names: BlobNames | undefined;
   #batchSize = FIRST_BATCH;
 
   constructor(host: SweepHost, inFlight: InFlight) {
@@ -144,7 +145,8 @@ class ContentSweep {
 
   /** Removes those of the digests that nothing names; the caller holds their guards. */
   async #guarded(digests: readonly string[]): Promise<void> {
-    const names = new BlobNames(this.#host.engine);
+    const names = this.#names?.isCurrent === true ? this.#names : new BlobNames(this.#host.engine);
+    this.#names = names;
     const asked = this.#asksInBulk ? await names.mayBeNamed(digests) : digests;
     await this.#host.engine.foregroundDone();
     const named = new Set(asked.filter((digest) => names.isNamed(digest)));

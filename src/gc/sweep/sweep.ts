@@ -251,21 +251,30 @@ function naturalIngest(ref: string): Key | undefined {
 }
 
 /**
- * Which blobs are named: by a record of any namespace, or by an open ingest that expects them. Made
- * afresh for each batch of blobs, under their guards.
+ * Which blobs are named: by a record of any namespace, or by an open ingest that expects them. Made for each batch of
+ * blobs, under their guards, unless the last one `isCurrent`.
  */
 export class BlobNames {
   readonly #engine: Engine;
+  readonly #revision: number;
+  readonly #epoch: number;
   /** Each with the beginning of its blobs' keys. */
   readonly #namespaces: { ns: string; prefix: string }[];
   readonly #expected = new Map<string, ReadonlySet<string>>();
 
   constructor(engine: Engine) {
     this.#engine = engine;
+    this.#revision = engine.revision;
+    this.#epoch = engine.epoch;
     this.#namespaces = Array.from(namespaces(engine), (ns) => ({
       ns,
       prefix: `${key('blobs', ns)}${SEPARATOR}`,
     }));
+  }
+
+  /** No commit has come or was lost since it was made: another one would know the same. */
+  get isCurrent(): boolean {
+    return this.#engine.revision === this.#revision && this.#engine.epoch === this.#epoch;
   }
 
   /**
