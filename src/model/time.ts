@@ -81,7 +81,9 @@ export function parseTimestamp(text: string): Instant | undefined {
 }
 
 /** RFC 3339 in UTC with as many fraction digits as needed, none for whole seconds. */
-export const formatTimestamp = (t: Instant): string => formatted(t, true);
+export function formatTimestamp(t: Instant): string {
+  return formatted(t, true);
+}
 
 /** RFC 3339 in UTC, whole seconds; the fraction is cut off (towards the past). */
 export const formatSeconds = (t: Instant): string => formatted(t, false);
