@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `lease` and `policy` have
+ * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `last-use`, `lease` and `policy` have
  * their own. Each program runs when it is imported, and reads its options from `process.argv`.
  */
 const programs: Readonly<Record<string, string>> = {
@@ -9,6 +9,7 @@ const programs: Readonly<Record<string, string>> = {
   core: './core.js',
   daemon: './daemon/main.js',
   etcd: './etcd/main.js',
+  'last-use': './last-use.js',
   lease: './lease.js',
   policy: './policy.js',
 };

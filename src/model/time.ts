@@ -82,16 +82,17 @@ export function parseTimestamp(text: string): Instant | undefined {
 
 /** RFC 3339 in UTC with as many fraction digits as needed, none for whole seconds. */
 export function formatTimestamp(t: Instant): string {
-  const { text, nanos } = splitSecond(t);
-  if (nanos === 0) return `${text}Z`;
-  return `${text}.${String(nanos).padStart(9, '0').replace(/0+$/, '')}Z`;
+  return formatted(t, true);
 }
 
 /** RFC 3339 in UTC, whole seconds; the fraction is cut off (towards the past). */
-export const formatSeconds = (t: Instant): string => `${splitSecond(t).text}Z`;
+export const formatSeconds = (t: Instant): string => formatted(t, false);
 
-/** The text of an instant up to its second, and its nanoseconds. */
-function splitSecond(t: Instant): { text: string; nanos: number } {
+/** Written digit by digit: reports have very many, and a text that is put together takes several times the memory. */
+const written = Buffer.alloc(64);
+let end = 0;
+
+function formatted(t: Instant, withFraction: boolean): string {
   let nanos = Number(t % NANOS_PER_SECOND);
   let seconds = Number(t / NANOS_PER_SECOND);
   if (nanos < 0) {
@@ -100,14 +101,32 @@ function splitSecond(t: Instant): { text: string; nanos: number } {
   }
   const days = Math.floor(seconds / SECONDS_PER_DAY);
   const rest = seconds - days * SECONDS_PER_DAY;
-  const [year, month, day] = civilDate(days);
-  const sign = year < 0 ? '-' : '';
-  const date = `${sign}${String(Math.abs(year)).padStart(4, '0')}-${two(month)}-${two(day)}`;
-  const time = `${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}:${two(rest % 60)}`;
-  return { text: `${date}T${time}`, nanos };
+  const { year, month, day } = civilDate(days);
+  end = 0;
+  if (year < 0) written[end++] = Sign.dash;
+  const distance = Math.abs(year);
+  write(distance, distance < 10_000 ? 4 : String(distance).length, Sign.dash);
+  write(month, 2, Sign.dash);
+  write(day, 2, Sign.t);
+  write(Math.floor(rest / 3600), 2, Sign.colon);
+  write(Math.floor(rest / 60) % 60, 2, Sign.colon);
+  write(rest % 60, 2, withFraction && nanos > 0 ? Sign.dot : Sign.z);
+  if (withFraction && nanos > 0) {
+    let digits = 9;
+    for (; nanos % 10 === 0; nanos /= 10) digits--;
+    write(nanos, digits, Sign.z);
+  }
+  return written.toString('latin1', 0, end);
 }
 
-const two = (n: number): string => (n < 10 ? `0${n}` : String(n));
+const Sign = { dash: 0x2d, dot: 0x2e, zero: 0x30, colon: 0x3a, t: 0x54, z: 0x5a } as const;
+
+function write(n: number, digits: number, after: number): void {
+  for (let at = end + digits - 1, left = n; at >= end; at--, left = Math.floor(left / 10))
+    written[at] = Sign.zero + (left % 10);
+  end += digits;
+  written[end++] = after;
+}
 
 // The calendar: years are counted from March, so that a leap day is the last day of its year, in eras of 400
 // years, each of 146,097 days. 719,468 days lie between 0000-03-01 and 1970-01-01.
@@ -128,7 +147,7 @@ function daysSince1970(year: number, month: number, day: number): number {
   return era * DAYS_PER_ERA + dayOfEra - DAYS_TO_1970;
 }
 
-function civilDate(days: number): [year: number, month: number, day: number] {
+function civilDate(days: number): { year: number; month: number; day: number } {
   const shifted = days + DAYS_TO_1970;
   const era = Math.floor(shifted / DAYS_PER_ERA);
   const dayOfEra = shifted - era * DAYS_PER_ERA;
@@ -140,5 +159,5 @@ function civilDate(days: number): [year: number, month: number, day: number] {
   const marchMonth = Math.floor((5 * dayOfYear + 2) / 153);
   const day = dayOfYear - Math.floor((153 * marchMonth + 2) / 5) + 1;
   const month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9;
-  return [era * 400 + yearOfEra + (month <= 2 ? 1 : 0), month, day];
+  return { year: era * 400 + yearOfEra + (month <= 2 ? 1 : 0), month, day };
 }

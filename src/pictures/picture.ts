@@ -4,6 +4,7 @@
  *
  * Memory: some 250 bytes a record while it lasts, mostly names.
  */
+import { dirname } from 'node:path';
 import type { CallContext } from '../context.js';
 import type { CollectHost } from '../gc/host.js';
 import { type DiskReport, MeasuredDisk } from '../gc/report/disk-report.js';
@@ -70,7 +71,8 @@ export async function takePicture(
   };
   const support = await Support.find(view, leaves, keepers, pace);
   const disk = measured?.report(sumsOf(leaves, support));
-  const name = disk?.root ?? 'store';
+  const { root } = host.content;
+  const name = root === undefined ? 'store' : dirname(root);
   const tree = treeOf({ leaves, support, roots, namespaces, disk, name });
   return { host, at: now(), view, leaves, roots, support, tree, disk, lastUse, pace };
 }

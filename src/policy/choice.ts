@@ -192,7 +192,7 @@ async function lastOfRepositories(
   }
   for (const images of [...namespaces.values()].flatMap((repositories) => [...repositories.values()])) {
     if (pace.isOver) await pace.pass();
-    images.sort((a, b) => (a.changedAt > b.changedAt ? -1 : 1));
+    if (images.length > keepLast) images.sort((a, b) => (a.changedAt > b.changedAt ? -1 : 1));
     const targets = new Set<string>();
     for (const image of images) {
       const { target = '' } = image;

@@ -254,7 +254,7 @@ const duration: Read<bigint> = (value) => {
 };
 
 const every: Read<number> = (value) => {
-  const ms = Number(duration(value) ?? 0n) / NANOS_PER_MILLI;
+  const ms = Math.floor(Number(duration(value) ?? 0n) / NANOS_PER_MILLI);
   return ms >= EVERY_MIN_MS ? ms : undefined;
 };
 

@@ -1,5 +1,5 @@
 /** The roots that rules are about, as they are when a plan is made. Called by plan.ts; reads only. */
-import type { Engine, StoredNode } from '../engine/contract.js';
+import type { StoredNode } from '../engine/contract.js';
 import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
 import { describeNode } from '../gc/report/objects.js';
@@ -112,6 +112,7 @@ function read(node: StoredNode): { namespace: string; key: string; record: RootR
 const graphOf = (view: GraphView): RootGraph => ({
   flagsOf: (id) => view.flags[id] ?? 0,
   forEachTarget: (id, visit) => view.forEachTarget(id, visit),
+  isTarget: (id) => view.isTarget(id),
 });
 
 /** Fields for filters. */
@@ -128,12 +129,10 @@ function fieldsOf(kind: RetirableKind, key: string, record: RootRecord): Adaptor
 
 /** Who uses roots: containers that stay their images, uploads their leases, any reference what it names. */
 export class RootsInUse {
-  readonly #engine: Engine;
   readonly #graph: RootGraph;
   readonly #images: ImagesInUse;
 
-  private constructor(engine: Engine, graph: RootGraph, images: ImagesInUse) {
-    this.#engine = engine;
+  private constructor(graph: RootGraph, images: ImagesInUse) {
     this.#graph = graph;
     this.#images = images;
   }
@@ -154,7 +153,7 @@ export class RootsInUse {
       if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
       images.add(namespace, key, image);
     }
-    return new RootsInUse(engine, graphOf(view), images);
+    return new RootsInUse(graphOf(view), images);
   }
 
   /** In words. */
@@ -163,7 +162,7 @@ export class RootsInUse {
     if (target === undefined) return undefined;
     const container = this.#images.by(namespace, key, target);
     if (container !== undefined) return `container ${container}`;
-    return isReferredTo(this.#engine, id) ? 'a reference' : undefined;
+    return isReferredTo(this.#graph, id) ? 'a reference' : undefined;
   }
 }
 

@@ -3,14 +3,13 @@
  * key.
  */
 
-import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type SnapshotterName, snapshotterNames } from '../db-options.js';
 import type { EtcdConfig } from '../engine/etcd/client/options.js';
 import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/schedule/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/schedule/scheduler-params.js';
-import { fsError } from '../system/system-errors.js';
+import { readJson } from '../system/json-file.js';
 import { type CollectMode, collectModes } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
@@ -66,15 +65,7 @@ export type GivenOptions = { [name in Field]?: unknown };
 /** The settings of the file; {} without one. */
 export async function readConfig(file: string | undefined): Promise<GivenOptions> {
   if (file === undefined) return {};
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    throw fsError('read the config', file, error);
-  });
-  let document: unknown;
-  try {
-    document = JSON.parse(text);
-  } catch (error) {
-    throw invalidArgument(`the config ${file} is not JSON: ${(error as Error).message}`, { object: file });
-  }
+  const document = await readJson('config', file);
   if (typeof document !== 'object' || document === null || Array.isArray(document)) {
     throw invalidArgument(`the config ${file} is not a JSON object`, { object: file });
   }

@@ -3,6 +3,7 @@
  * file; used everywhere.
  */
 import { invalidArgument } from '../errors.js';
+import { TIMER_MS_MAX } from '../system/timers.js';
 
 const MiB = 2 ** 20;
 
@@ -61,6 +62,12 @@ export function limitsOf(set: Readonly<Record<string, unknown>> = {}): Limits {
       throw invalidArgument(`limit ${name} is ${String(value)}`, {
         object: name,
         remedy: 'use a whole number above 0',
+      });
+    }
+    if (name.endsWith('Ms') && (value as number) > TIMER_MS_MAX) {
+      throw invalidArgument(`limit ${name} is ${String(value)}`, {
+        object: name,
+        remedy: `use ${TIMER_MS_MAX} at most`,
       });
     }
   }

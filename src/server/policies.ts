@@ -9,6 +9,7 @@ import type { PlanOutcome } from '../gc/report/apply-plan.js';
 import { fileSystemOf } from '../gc/report/disk-report.js';
 import { formatSeconds, now } from '../model/time.js';
 import { bytesOf, type CheckedPolicy, type Policy, parsePolicy } from '../policy/policy.js';
+import { timerMs } from '../system/timers.js';
 
 /** What the last run did. */
 export interface PolicyRun {
@@ -107,13 +108,22 @@ export class Policies implements AsyncDisposable {
   #plan(checked: CheckedPolicy): void {
     if (this.#closing.signal.aborted) return;
     this.#next = formatSeconds(now() + BigInt(checked.everyMs) * 1_000_000n);
+    this.#wait(checked, checked.everyMs);
+  }
+
+  /** Longer than a timer can, where it must. */
+  #wait(checked: CheckedPolicy, ms: number): void {
+    const once = timerMs(ms);
     this.#timer = setTimeout(() => {
-      this.#running = this.#running
-        .then(() => this.#run(checked))
-        .then(() => {
-          if (this.#checked === checked) this.#plan(checked);
-        });
-    }, checked.everyMs).unref();
+      if (ms > once) this.#wait(checked, ms - once);
+      else {
+        this.#running = this.#running
+          .then(() => this.#run(checked))
+          .then(() => {
+            if (this.#checked === checked) this.#plan(checked);
+          });
+      }
+    }, once).unref();
   }
 
   async #run(checked: CheckedPolicy): Promise<void> {

@@ -77,8 +77,8 @@ describe('what a list prints', () => {
     assert.deepEqual(JSON.parse(printed({ format: 'json' }).join('\n')), rows);
     assert.deepEqual(printed({ format: 'table' }), printed({}));
     assert.deepEqual(printed({ format: '{nothing}' }, undefined, []), []);
-    const hostile = [{ ...rows[0]!, name: 'a\nb\u001b[31m' }];
-    assert.deepEqual(printed({ format: '{name}' }, undefined, hostile), ['a\\x0ab\\x1b[31m']);
+    const hostile = [{ ...rows[0]!, name: 'a\nb\u001b[31m\u202ec' }];
+    assert.deepEqual(printed({ format: '{name}' }, undefined, hostile), ['a\\x0ab\\x1b[31m\\u202ec']);
     for (const options of [{ format: '{name' }, { format: '{nothing}' }, { json: true, quiet: true }])
       assert.throws(
         () => printed(options),

@@ -54,7 +54,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   context: ['model errors', 'engine'],
   backends: ['system model errors', ''],
   bolt: ['system errors', ''],
-  system: ['errors', ''],
+  system: ['model errors', ''],
   model: ['errors', ''],
   errors: ['', ''],
 };

@@ -26,7 +26,7 @@ import { Browser, type Page } from './browser.js';
 
 const ctx = { namespace: 'default' };
 /** What breaks a page that does not take names as texts. */
-const HOSTILE = `x</script><script>globalThis.broken=1</script>"'<img src=x onerror="globalThis.broken=1"><!--\u2028${'n'.repeat(400)}`;
+const HOSTILE = `x</script><script>globalThis.broken=1</script>"'<img src=x onerror="globalThis.broken=1"><!--\u2028\u202e\u001b[2J${'n'.repeat(400)}`;
 
 const missing = missingTools(['chromium']);
 let dir: string;
@@ -116,6 +116,9 @@ describe('the page', { skip: missing }, () => {
     );
     const found = names.find((name) => name.startsWith('x</script>'));
     assert.ok(found !== undefined && found.length < 320 && found.includes('…'));
+    // Nothing changes the direction of what stands beside it.
+    assert.ok(found.includes('<!--\\u2028\\u202e\\x1b[2J'), found);
+    assert.equal(await page.value('/[\\u202e\\u001b]/.test(document.body.innerText)'), false);
     // And if one were markup: the policy of the page refuses it.
     await page.value(
       "(() => { const s = document.createElement('script'); s.textContent = 'globalThis.broken = 2'; document.body.append(s); })()",
@@ -155,6 +158,10 @@ describe('the page', { skip: missing }, () => {
     );
     assert.match(steps[0]!, /in default a root$/);
     assert.match(steps.at(-1)!, /^snapshot overlayfs\//);
+    // What leads to it stays to be read.
+    const seen = "[...document.querySelectorAll('.bar:not(.other)')].map((bar) => bar.ariaLevel)";
+    assert.deepEqual([...new Set(await page.value<string[]>(seen))].sort().slice(0, 3), ['1', '2', '3']);
+    assert.ok(await page.value("document.querySelector('.bar.other') !== null"));
     await keep(page, 'why-dark');
     // Up to its root, which Space selects; Enter enlarges it, Escape goes back.
     await page.press('ArrowUp', ' ');
@@ -203,6 +210,15 @@ describe('the page', { skip: missing }, () => {
     const bars = await page.value<number>("document.querySelectorAll('[role=treeitem]').length");
     assert.ok(bars > 10 && bars < 6000);
     await keep(page, `records-${records}`);
+    const unlisted = data.nodes.findIndex(({ kind, root }) => kind === 'root' && root === undefined);
+    await page.value(`document.querySelector('[data-index="${unlisted}"]').click()`);
+    assert.match(await page.value<string>(text('#details')), /Sets are computed of the 1000 roots/);
+    const waste = data.nodes.findIndex(
+      ({ kind, up }) => kind === 'rest' && data.nodes[data.nodes[up]!.up]?.kind === 'garbage',
+    );
+    assert.ok(
+      await page.value(`document.querySelector('[data-index="${waste}"]').classList.contains('of-garbage')`),
+    );
   });
 });
 

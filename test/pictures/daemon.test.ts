@@ -1,6 +1,8 @@
 /** Pictures from a daemon: over its own API, and the page beside its metrics. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { request } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { RemoteStore } from '../../src/cli/remote/store.js';
 import { isKind } from '../../src/errors.js';
@@ -86,6 +88,49 @@ test('given the page beside the metrics, when it is asked for, then only users o
   assert.equal((await ask(address, {}, 'POST')).status, 405);
   assert.deepEqual(await ask(address, {}, 'HEAD').then(({ body: text }) => text), '');
   assert.equal((await fetch(`http://127.0.0.1:${port}/views`)).status, 404);
+});
+
+test('given many who connect beside the metrics, and requests that are none, when another asks, then it is answered once there is room', async (t) => {
+  const { daemon } = await world(t, { metrics: '127.0.0.1:0' });
+  const port = Number(daemon.metricsAddress!.split(':')[1]);
+  const sockets: Socket[] = [];
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+  });
+  const closed = new Set<Socket>();
+  for (let n = 0; n < 200; n++) {
+    const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+    socket.on('close', () => closed.add(socket)).resume();
+    sockets.push(socket);
+    await once(socket, 'connect');
+  }
+  // Those beyond the limit are closed, the others stay open.
+  while (closed.size < 200 - 64) await new Promise((resolve) => setTimeout(resolve, 10));
+  const open = sockets.filter((socket) => !closed.has(socket));
+  assert.equal(open.length, 64);
+  const texts = [
+    'GET /view HTTP/1.1\r\nhost: a\r\nhost: 127.0.0.1\r\n\r\n',
+    'GET /view HTTP/1.0\r\n\r\n',
+    'GET http://127.0.0.1/view HTTP/1.1\r\nhost: evil.example\r\n\r\n',
+    `GET /${'x'.repeat(100_000)} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n`,
+    'GET /view HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n',
+    'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+    '\0'.repeat(1000),
+  ];
+  const answers = await Promise.all(
+    texts.map(async (text, n) => {
+      const socket = open[n]!;
+      let got = '';
+      socket.on('data', (piece: Buffer) => {
+        got += piece.toString('latin1');
+      });
+      socket.end(text);
+      await once(socket, 'close');
+      return Number(/^HTTP\/1.1 (\d+) /.exec(got)?.[1]);
+    }),
+  );
+  assert.deepEqual(answers, [403, 403, 404, 431, 400, 400, 400]);
+  assert.equal((await ask(daemon.metricsAddress!)).status, 200);
 });
 
 test('given pictures that are being drawn, when more are asked for, then some wait for one page, and others are refused', async (t) => {

@@ -1,10 +1,5 @@
-/** Escapes control characters: names can contain them, and a terminal must not obey them. */
-export function printable(text: string): string {
-  return text.replace(
-    /[\u0000-\u001f\u007f-\u009f]/g,
-    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
-  );
-}
+/** Texts for a terminal, and for a shell. */
+export { printable } from '../../model/printable.js';
 
 /** Quotes text as one word of a shell. */
 export const quoted = (text: string): string =>

@@ -5,6 +5,7 @@
  */
 import { randomFillSync } from 'node:crypto';
 import type { StoredNode } from '../../engine/contract.js';
+import type { SlicingBuffer } from '../../engine/schema/bytes.js';
 import { Growing } from './growing.js';
 
 const DIGEST_BYTES = 32;
@@ -44,7 +45,7 @@ export class ItemNames {
   #places = new Uint32Array(2 * 1024).fill(NONE);
   /** What is looked for: a digest, or so many bytes of a text. */
   readonly #words = new Uint32Array(DIGEST_WORDS);
-  readonly #digest = Buffer.from(this.#words.buffer);
+  readonly #digest = Buffer.from(this.#words.buffer) as SlicingBuffer; // every Buffer has its methods
   #text = Buffer.alloc(256);
   #size = 0;
 
@@ -76,7 +77,7 @@ export class ItemNames {
       return this.#chunks[this.#chunkOf.at(-1 - ref)]?.toString('utf8', start, end) ?? '';
     }
     for (let i = 0; i < DIGEST_WORDS; i++) this.#words[i] = this.#digests.at(ref * DIGEST_WORDS + i);
-    return SHA256 + this.#digest.toString('hex');
+    return SHA256 + this.#digest.hexSlice(0, DIGEST_BYTES);
   }
 
   /** Makes it what is looked for; whether it is a digest. */

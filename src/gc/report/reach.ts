@@ -46,15 +46,23 @@ export class GraphView {
   /** Edges of node n are the words from first[n] to first[n + 1]: target << 2 | kind. */
   readonly #first: Uint32Array;
   readonly #words: Uint32Array;
-  /** The same by target, once it was needed: source << 2 | kind. */
+  /** 1 for each node that a record refers to. */
+  readonly #targets: Uint8Array;
+  /** Edges by target, once it was needed: source << 2 | kind. */
   #into: Edges | undefined;
 
-  private constructor(flags: Uint16Array, roots: readonly number[], first: Uint32Array, words: Uint32Array) {
+  private constructor(
+    flags: Uint16Array,
+    roots: readonly number[],
+    { first, words }: Edges,
+    targets: Uint8Array,
+  ) {
     this.limit = flags.length;
     this.flags = flags;
     this.roots = roots;
     this.#first = first;
     this.#words = words;
+    this.#targets = targets;
   }
 
   /** The graph as it is at the time of the call, with the roots of an instant. */
@@ -70,6 +78,7 @@ export class GraphView {
     const flags = new Uint16Array(limit);
     const first = new Uint32Array(limit + 1);
     const words = new Uint32Array(edges + edgesIn(extra));
+    const targets = new Uint8Array(limit);
     let length = 0;
     const roots: number[] = [];
     for (let id = 0; id < limit; ) {
@@ -80,7 +89,11 @@ export class GraphView {
         flags[id] = bits;
         const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
         if (isRootAt(bits, expiry, time) || extra.roots.has(id)) roots.push(id);
-        for (at++; at < end; at++) words[length++] = rows[at]!;
+        for (at++; at < end; at++) {
+          const word = rows[at]!;
+          words[length++] = word;
+          targets[word >>> KIND_BITS] = 1;
+        }
         for (const to of extra.edges.get(id) ?? NOTHING) {
           if (to < limit) words[length++] = (to << KIND_BITS) | EdgeKind.label;
         }
@@ -90,7 +103,7 @@ export class GraphView {
       throwIfAborted(signal);
     }
     copy.clear();
-    return new GraphView(flags, roots, first, words.subarray(0, length));
+    return new GraphView(flags, roots, { first, words: words.subarray(0, length) }, targets);
   }
 
   isPresent(id: number): boolean {
@@ -99,6 +112,11 @@ export class GraphView {
 
   typeOf(id: number): number {
     return this.flags[id]! >> 8;
+  }
+
+  /** Whether a record refers to the node; not: a condition or a collector. */
+  isTarget(id: number): boolean {
+    return this.#targets[id] === 1;
   }
 
   /** Nodes that a node refers to, in whatever way. */

@@ -103,7 +103,7 @@ class Retiring {
     if (id === undefined) return 'gone';
     if (isPinned(record)) return 'in use';
     const graph = liveGraph(engine);
-    if (holdsUpload(graph, id) || isReferredTo(engine, id)) return 'in use';
+    if (holdsUpload(graph, id) || isReferredTo(graph, id)) return 'in use';
     if ('target' in record && this.#inUse.by(root.namespace, root.key, record.target.digest) !== undefined)
       return 'in use';
     const planned = parseTimestamp(root.lastUsed) ?? 0n;

@@ -35,6 +35,8 @@ export const isPinned = ({ labels }: { labels?: StringMap }): boolean => labelOf
 export interface RootGraph {
   flagsOf(id: number): number;
   forEachTarget(id: number, visit: (to: number) => void): void;
+  /** Whether a record refers to it. */
+  isTarget(id: number): boolean;
 }
 
 export const liveGraph = ({ graph }: Engine): RootGraph => ({
@@ -43,6 +45,7 @@ export const liveGraph = ({ graph }: Engine): RootGraph => ({
     const pairs = graph.edgesOf(id);
     for (let at = 0; at < pairs.length; at += 2) visit(pairs[at] ?? 0);
   },
+  isTarget: (id) => graph.inDegreeOf(id) > 0,
 });
 
 /** Nodes of an image that are looked at for its snapshots. */
@@ -102,8 +105,8 @@ export function holdsUpload(graph: RootGraph, id: number): boolean {
 }
 
 /** Whether a record refers to an image: a lease that holds it, content whose label names it. */
-export const isReferredTo = ({ graph }: Engine, id: number): boolean =>
-  graph.flagsOf(id) >> 8 === ResourceImage && graph.inDegreeOf(id) > 0;
+export const isReferredTo = (graph: RootGraph, id: number): boolean =>
+  graph.flagsOf(id) >> 8 === ResourceImage && graph.isTarget(id);
 
 /** Of a container, what says which image it uses. */
 const IMAGE = new Set(['image']);

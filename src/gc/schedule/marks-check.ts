@@ -1,4 +1,5 @@
 /** Has the live marks compared with a count anew once in a while. Used by scheduler.ts; one timer, which keeps no process. */
+import { timerMs } from '../../system/timers.js';
 import type { CheckedMarks } from '../mark/live-marks.js';
 
 export interface MarksCheckParts {
@@ -6,9 +7,6 @@ export interface MarksCheckParts {
   setTimeout(fn: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
 }
-
-/** Longest that a timer waits. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 export class MarksCheck {
   readonly #parts: MarksCheckParts;
@@ -18,7 +16,7 @@ export class MarksCheck {
   #closed = false;
 
   constructor(everyMs: number, parts: MarksCheckParts) {
-    this.#everyMs = Math.min(everyMs, TIMER_MS_MAX);
+    this.#everyMs = timerMs(everyMs);
     this.#parts = parts;
     this.#plan();
   }

@@ -7,6 +7,7 @@
  */
 import { abortError, canceled, EbbtideError, kindOf, orAborted, throwIfAborted } from '../../errors.js';
 import type { Instant } from '../../model/time.js';
+import { timerMs } from '../../system/timers.js';
 import { type MassGuard, massGuard } from '../sweep/mass-guard.js';
 import { orphanLimits } from '../sweep/orphan-guard.js';
 import type { ExpiryTime } from './expiry-clock.js';
@@ -26,7 +27,7 @@ export interface Clock {
 
 const systemClock: Clock = {
   now: () => performance.now(),
-  setTimeout: (fn, ms) => setTimeout(fn, ms),
+  setTimeout: (fn, ms) => setTimeout(fn, timerMs(ms)),
   clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout),
 };
 

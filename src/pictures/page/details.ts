@@ -39,6 +39,7 @@ export class Details {
       element('p', {}, facts.join(' · ')),
       ...this.#meaning(node),
       ...(root === undefined ? [] : [this.#rootButton(root)]),
+      ...(root === undefined && node.kind === 'root' ? [element('p', {}, this.#unlisted())] : []),
       ...(way === undefined ? [] : this.#way(way)),
       ...this.#keepers(node),
     );
@@ -56,6 +57,12 @@ export class Details {
     return button(isSelected ? 'Leave it' : 'What if this went', () => this.#selection.toggle(root), {
       'aria-pressed': isSelected,
     });
+  }
+
+  /** Of a root that cannot be selected. */
+  #unlisted(): string {
+    const { length } = this.#data.roots;
+    return `This is what goes with it alone. Sets are computed of the ${length} roots that keep most.`;
   }
 
   #way(way: number): HTMLElement[] {

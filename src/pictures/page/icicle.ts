@@ -32,7 +32,8 @@ export class Icicle {
   readonly #drawn = new Map<number, HTMLElement>();
   #top: Bar;
   #current: Bar;
-  #matches: ReadonlySet<number> | undefined;
+  /** What was found, and what is above it. */
+  #found: ReadonlySet<number> | undefined;
 
   /** `show` is called for the node that is looked at. */
   constructor(data: PageData, selection: Selection, show: (index: number) => void) {
@@ -63,10 +64,14 @@ export class Icicle {
     this.#draw();
   }
 
-  /** Nodes whose names match are marked; undefined: no search. */
-  search(matches: ReadonlySet<number> | undefined): void {
-    this.#matches = matches;
+  /** All but nodes whose names match, and what is above these, recede; undefined: no search. */
+  search(matches: readonly number[] | undefined): void {
+    this.#found = matches && new Set(matches.flatMap((index) => this.#upFrom(index)));
     this.#mark();
+  }
+
+  #upFrom(index: number): number[] {
+    return this.#bars[index]?.ancestors().map(({ data }) => data.index) ?? [];
   }
 
   /** Goes to a node, and enlarges what is above it where it could not be seen. */
@@ -120,7 +125,7 @@ export class Icicle {
     const label = `${nameOf(node)}, ${bytes(node.bytes)}`;
     const siblings = bar.parent?.children ?? [bar];
     const made = element('div', {
-      class: `bar of-${node.kind === 'rest' ? 'rest' : waste}${age}${edged}${named}`,
+      class: `bar of-${waste}${age}${edged}${named}`,
       role: 'treeitem',
       'aria-level': bar.depth + 1,
       'aria-setsize': siblings.length,
@@ -143,7 +148,7 @@ export class Icicle {
       made.tabIndex = isCurrent ? 0 : -1;
       made.classList.toggle('current', isCurrent);
       made.classList.toggle('selected', root !== undefined && this.#selection.roots.has(root));
-      made.classList.toggle('other', this.#matches?.has(index) === false);
+      made.classList.toggle('other', this.#found?.has(index) === false);
       made.setAttribute('aria-selected', String(root !== undefined && this.#selection.roots.has(root)));
     }
   }

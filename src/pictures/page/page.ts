@@ -39,7 +39,7 @@ function search(): HTMLElement {
     const wanted = input.value.trim().toLowerCase();
     const has = (name: string): boolean => name.toLowerCase().includes(wanted);
     matches = [...data.nodes.keys()].filter((index) => has(data.nodes[index]?.name ?? ''));
-    icicle.search(wanted === '' ? undefined : new Set(matches));
+    icicle.search(wanted === '' ? undefined : matches);
     roots.filter((root) => has(data.roots[root]?.name ?? '') || has(data.roots[root]?.namespace ?? ''));
     found.textContent = wanted === '' ? '' : `${matches.length} found`;
   });

@@ -5,6 +5,7 @@
 import { EdgeReasons, type StepReason } from '../../gc/report/edge-reasons.js';
 import { describeKey } from '../../gc/report/objects.js';
 import { END_OF_WAY, idOfState } from '../../gc/report/reach.js';
+import { printable } from '../../model/printable.js';
 import { type Instant, NANOS_PER_SECOND } from '../../model/time.js';
 import type { Picture } from '../picture.js';
 import { NOBODY } from '../support.js';
@@ -48,8 +49,12 @@ export async function pageData(picture: Picture): Promise<PageData> {
 }
 
 const seconds = (time: Instant): number => Number(time / NANOS_PER_SECOND);
-const cut = (name: string): string =>
-  name.length > NAME_MAX ? `${name.slice(0, NAME_MAX / 2)}…${name.slice(-NAME_MAX / 2)}` : name;
+
+/** As a page shows it. */
+function cut(text: string): string {
+  const name = printable(text);
+  return name.length > NAME_MAX ? `${name.slice(0, NAME_MAX / 2)}…${name.slice(-NAME_MAX / 2)}` : name;
+}
 
 class Builder {
   readonly nodes: PageNode[] = [];

@@ -3,6 +3,7 @@
  * with the same headers, so the result is shared and must not be changed.
  */
 import type { CallContext } from '../../context.js';
+import { timerMs } from '../../system/timers.js';
 import type { BlockParts } from '../http2/header-encoder.js';
 import type { RequestHead } from '../http2/request-head.js';
 import { type CallStatus, unimplemented } from '../status.js';
@@ -14,8 +15,6 @@ const LEASE_HEADER = 'containerd-lease';
 const CONTENT_TYPE = /^application\/grpc(?:$|[+;])/;
 const TIMEOUT = /^(\d{1,8})([HMSmun])$/;
 const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
-/** The longest delay of a timer. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 export interface CallHead<Route> {
   readonly route: Route;
@@ -60,7 +59,7 @@ export const refuse = (status: CallStatus): Refusal => ({ refusal: failure(statu
 /** NaN if it is not a valid timeout. */
 function timeoutOf(text: string): number {
   const [, count, unit = ''] = TIMEOUT.exec(text) ?? [];
-  return Math.min(TIMER_MS_MAX, Number(count) * (unitMs[unit] ?? Number.NaN));
+  return timerMs(Number(count) * (unitMs[unit] ?? Number.NaN));
 }
 
 /**

@@ -220,19 +220,21 @@ export async function serveMetrics(
     const path = request.url?.split('?')[0];
     if (path === '/healthz') {
       const ok = healthy();
-      response.writeHead(ok ? 200 : 503, { 'content-type': 'text/plain' }).end(ok ? 'ok\n' : 'stopping\n');
+      answer(response, ok ? 200 : 503, { 'content-type': 'text/plain' }, ok ? 'ok\n' : 'stopping\n');
     } else if (path === '/metrics') {
       registry.metrics().then(
-        (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
-        (error: unknown) => response.writeHead(500).end(String(error)),
+        (text) => answer(response, 200, { 'content-type': registry.contentType }, text),
+        (error: unknown) => answer(response, 500, plain, String(error)),
       );
     } else if (path === '/view') {
       sendPage(request, response, page);
     } else {
-      response.writeHead(404).end();
+      answer(response, 404, {});
     }
   });
   server.requestTimeout = 10_000;
+  server.headersTimeout = 10_000;
+  server.maxConnections = CONNECTIONS_MAX;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(port, host, () => {
@@ -247,24 +249,40 @@ export async function serveMetrics(
   return { address: boundAddress(server), close: () => closeServer(server) };
 }
 
+/** They may be bound to a network; whoever opens more than this takes descriptors that the store needs. */
+const CONNECTIONS_MAX = 64;
+/** A client that takes nothing of its response for so long is gone. */
+const STALLED_MS = 30_000;
+
+const plain = { 'content-type': 'text/plain; charset=utf-8' };
+
+function answer(
+  response: ServerResponse,
+  status: number,
+  headers: Readonly<Record<string, string | number>>,
+  body?: string | Buffer,
+): void {
+  response.setTimeout(STALLED_MS, () => response.destroy());
+  response.writeHead(status, headers).end(body);
+}
+
 /** The names of what the disk holds are for users of this host, whatever the metrics are bound to. */
 function sendPage(request: IncomingMessage, response: ServerResponse, page: () => Promise<Page>): void {
-  const plain = { 'content-type': 'text/plain; charset=utf-8' };
   if (!isOfThisHost(request)) {
-    response.writeHead(403, plain).end('the page is served on the loopback only\n');
+    answer(response, 403, plain, 'the page is served on the loopback only\n');
     return;
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
-    response.writeHead(405, { allow: 'GET, HEAD' }).end();
+    answer(response, 405, { allow: 'GET, HEAD' });
     return;
   }
   page().then(
-    ({ headers, body }) =>
-      response
-        .writeHead(200, { ...headers, 'content-length': body.length })
-        .end(request.method === 'HEAD' ? undefined : body),
+    ({ headers, body }) => {
+      const sized = { ...headers, 'content-length': body.length };
+      answer(response, 200, sized, request.method === 'HEAD' ? undefined : body);
+    },
     (error: unknown) =>
-      response.writeHead(isKind(error, 'ResourceExhausted') ? 503 : 500, plain).end(`${messageOf(error)}\n`),
+      answer(response, isKind(error, 'ResourceExhausted') ? 503 : 500, plain, `${messageOf(error)}\n`),
   );
 }
 

@@ -1,12 +1,12 @@
 /** `ebbtide gc`: runs one collection of the whole store; or a dry run; or writes or applies a plan. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../../db.js';
-import { invalidArgument } from '../../../errors.js';
 import type { PlanOutcome } from '../../../gc/report/apply-plan.js';
 import { type Plan, parsePlan } from '../../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../../gc/stats.js';
 import { parseSize } from '../../../model/size.js';
+import { readJson } from '../../../system/json-file.js';
 import { fsError } from '../../../system/system-errors.js';
 import { collectionDocument } from '../../output/documents.js';
 import { bytes, duration, type Output } from '../../output/output.js';
@@ -126,18 +126,7 @@ async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOp
 }
 
 export async function readPlan(file: string): Promise<Plan> {
-  const text = await readFile(file, 'utf8').catch((error: unknown) => {
-    throw fsError('read the plan', file, error);
-  });
-  return parsePlan(parseJson(file, text));
-}
-
-function parseJson(file: string, text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw invalidArgument(`the plan ${file} is not JSON`, { object: file, cause: error });
-  }
+  return parsePlan(await readJson('plan', file));
 }
 
 export function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {

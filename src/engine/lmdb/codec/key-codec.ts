@@ -368,14 +368,12 @@ export function decodeLeaf(bytes: Uint8Array, start: number, end: number): strin
   return key.slice(lastDecoded.length);
 }
 
-/** What comes before a key's last component, with its separator; that is not made where it is a digest. */
-export function decodeParent(bytes: Buffer, start: number, end: number): string {
+/** What comes before a key's last component, with its separator, where that is a digest and this was read before; else undefined. */
+export function parentOfDigest(bytes: Buffer, start: number, end: number): string | undefined {
   const at = end - DIGEST_BYTES - 2;
   const isDigest = at > start && bytes[at] === BYTE_DIGEST && bytes[end - 1] === Marker.exact;
   const parent = isDigest ? knownParent(bytes, start, end) : undefined;
-  if (parent !== undefined && start + parent.bytes.length === at) return parent.text;
-  decodeLeaf(bytes, start, end);
-  return lastDecoded;
+  return parent !== undefined && start + parent.bytes.length === at ? parent.text : undefined;
 }
 
 export const decodedParent = (): string => lastDecoded;

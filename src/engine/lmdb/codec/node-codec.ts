@@ -10,7 +10,7 @@ import { type Key, NodeFlag, type StoredNode } from '../../contract.js';
 import { asBuffer, copyOf } from '../../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../../core/storage.js';
 import { ByteReader, ByteWriter, DamagedBytes } from '../../schema/bytes.js';
-import { DIGEST_BYTES, decodedParent, decodeLeaf, decodeParent, digestStart } from './key-codec.js';
+import { DIGEST_BYTES, decodedParent, decodeLeaf, digestStart, parentOfDigest } from './key-codec.js';
 
 const Head = { value: 1, adjacency: 2 } as const;
 const I64_MIN = -(2n ** 63n);
@@ -146,16 +146,23 @@ export class NodeOfTree implements StoredNode {
   }
 
   get leaf(): string {
-    if (this.#leaf === undefined) {
-      this.#leaf = decodeLeaf(this.bytes, this.#keyStart, this.#keyEnd);
-      this.#parent = decodedParent();
-    }
-    return this.#leaf;
+    return this.#leaf ?? this.#decode();
   }
 
   get parent(): string {
-    if (this.#leaf !== undefined) return this.#parent;
-    return decodeParent(this.bytes, this.#keyStart, this.#keyEnd);
+    if (this.#leaf === undefined) {
+      const parent = parentOfDigest(this.bytes, this.#keyStart, this.#keyEnd);
+      if (parent !== undefined) return parent;
+      this.#decode();
+    }
+    return this.#parent;
+  }
+
+  #decode(): string {
+    const leaf = decodeLeaf(this.bytes, this.#keyStart, this.#keyEnd);
+    this.#leaf = leaf;
+    this.#parent = decodedParent();
+    return leaf;
   }
 
   copyDigest(target: Uint8Array, at: number): boolean {
