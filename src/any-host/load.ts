@@ -3,17 +3,15 @@
  * and the graph works on them. Called by store.ts. The engine has the state of one moment, and is private
  * from then on.
  */
-
-import { yieldToEventLoop } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import type { Engine, Indexer } from '../engine/contract.js';
 import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
-import { throwIfAborted } from '../errors.js';
 import { metadataIndexer } from '../gc/references.js';
 import { createGraph } from '../graph/carriers.js';
+import { inTurns } from '../system/turns.js';
 import { FIELD_BYTES_MAX } from './fields.js';
 import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
@@ -25,9 +23,6 @@ export interface Loaded {
   /** What could not be read. */
   readonly complaints: readonly string[];
 }
-
-/** Takes about as long as some thousand records. */
-const STEPS_PER_TURN = 500;
 
 /** Throws as `readBolt`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
@@ -44,12 +39,7 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
         link: (from, relation, to) => filling.link(from, relation, to),
         complain: (what) => complaints.push(what),
       });
-      let step = 0;
-      for (const _ of steps) {
-        if (++step % STEPS_PER_TURN !== 0) continue;
-        await yieldToEventLoop();
-        throwIfAborted(signal);
-      }
+      await inTurns(steps, signal);
     },
   );
   return { engine, revision, transaction: snapshot.meta.transaction, complaints };

@@ -42,6 +42,7 @@ import type {
 import { type Instant, zeroTime } from '../model/time.js';
 import { decodeVarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
+import type { Steps } from '../system/turns.js';
 import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } from './fields.js';
 
 export interface RecordSink {
@@ -70,7 +71,7 @@ export function revisionOf(root: Bucket): number {
 }
 
 /** Passes all records of the tree to the sink, one page per step. BoltDamage where it cannot be followed. */
-export function* readRecords(root: Bucket, sink: RecordSink): Generator<void> {
+export function* readRecords(root: Bucket, sink: RecordSink): Steps {
   for (const top of recordsIn(root, 'namespace', sink)) {
     if (top.name !== SCHEMA) {
       const reader = new NamespaceReader(top.name, sink);
@@ -122,7 +123,7 @@ class NamespaceReader {
     this.#sink = sink;
   }
 
-  *read(namespace: Bucket): Generator<void> {
+  *read(namespace: Bucket): Steps {
     const parts = recordsIn(namespace, 'part', this.#sink);
     const labels = textsOf(parts.find(({ name }) => name === 'labels')?.bucket, true);
     this.#put(namespaceKey(this.#ns), { labels });
@@ -153,7 +154,7 @@ class NamespaceReader {
     }
   }
 
-  sandboxes(bucket: Bucket): Generator<void> {
+  sandboxes(bucket: Bucket): Steps {
     return this.#all(bucket, 'sandbox', (id, one, complain) =>
       this.#put(sandboxKey(this.#ns, id), sandboxOf(one, complain)),
     );
@@ -164,7 +165,7 @@ class NamespaceReader {
     bucket: Bucket,
     what: string,
     read: (name: string, record: Bucket, complain: Complain) => void,
-  ): Generator<void> {
+  ): Steps {
     return bucket.inSteps((entry) => {
       const record = recordOf(entry, what, this.#sink);
       if (record === undefined) return;
@@ -173,7 +174,7 @@ class NamespaceReader {
     });
   }
 
-  *#content(content: Bucket): Generator<void> {
+  *#content(content: Bucket): Steps {
     for (const { name, bucket } of recordsIn(content, 'part', this.#sink)) {
       if (name === 'blob')
         yield* this.#all(bucket, 'content', (digest, one, complain) =>
@@ -191,7 +192,7 @@ class NamespaceReader {
     }
   }
 
-  *#snapshots(snapshotters: Bucket): Generator<void> {
+  *#snapshots(snapshotters: Bucket): Steps {
     for (const { name: snapshotter, bucket } of recordsIn(snapshotters, 'snapshotter', this.#sink)) {
       this.#put(snapshotterKey(this.#ns, snapshotter), {});
       yield* this.#all(bucket, 'snapshot', (name, one, complain) =>

@@ -23,6 +23,7 @@ import { readBolt } from '../bolt/snapshot.js';
 import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
 import { zeroTime } from '../model/time.js';
 import { messageOf } from '../system/system-errors.js';
+import { inTurns, type Steps } from '../system/turns.js';
 import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
 import { refusal } from './refusals.js';
 
@@ -72,12 +73,8 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       return new ForeignSnapshotter(name, root, undefined);
     }
     try {
-      const snapshots = new Map<string, Stored>();
-      readSnapshots(
-        rootBucket(await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX })),
-        snapshots,
-        complain,
-      );
+      const file = await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX });
+      const snapshots = await inTurns(readSnapshots(rootBucket(file), complain), signal);
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
         complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);
@@ -88,6 +85,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       );
       return new ForeignSnapshotter(name, root, undefined);
     }
+  }
+
+  /** By name. */
+  get all(): ReadonlyMap<string, SnapshotInfo> {
+    return this.#snapshots;
   }
 
   /** Numbers of the directories of snapshots. */
@@ -197,21 +199,23 @@ const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): Snaps
   updated,
 });
 
-function readSnapshots(root: Bucket, into: Map<string, Stored>, complain: Complain): void {
-  root.each((schema) => {
-    if (schema.key !== 'v1') return;
-    schema.bucket?.each((collection) => {
-      if (collection.key !== 'snapshots') return;
-      collection.bucket?.each((entry) => {
-        const { key, bucket } = entry;
-        if (bucket === undefined) return;
-        into.set(
-          key,
-          storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
-        );
-      });
+function* readSnapshots(root: Bucket, complain: Complain): Steps<Map<string, Stored>> {
+  const snapshots = new Map<string, Stored>();
+  const collections: Bucket[] = [];
+  root.find('v1', ({ bucket: schema }) =>
+    schema?.find('snapshots', ({ bucket }) => {
+      if (bucket !== undefined) collections.push(bucket);
+    }),
+  );
+  for (const collection of collections)
+    yield* collection.inSteps(({ key, bucket }) => {
+      if (bucket === undefined) return;
+      snapshots.set(
+        key,
+        storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
+      );
     });
-  });
+  return snapshots;
 }
 
 const NO_LABELS = Object.freeze({});
