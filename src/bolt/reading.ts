@@ -246,7 +246,8 @@ export class Reading {
       throw new Overtaken();
     const { read, unchanged, left } = this.#changedPages(meta);
     if (!isSame(this.#source.newest(), meta)) throw new Overtaken();
-    this.#forgetBelow(this.#meta.root, unchanged);
+    // What is still to be read stays wanted, so that what a read under way has of it counts.
+    this.#forgetBelow(this.#meta.root, new Set([...unchanged, ...left]));
     this.#meta = meta;
     this.#commits++;
     this.#limit();
@@ -302,11 +303,11 @@ export class Reading {
   }
 
   /** What only the last transaction led to. */
-  #forgetBelow(root: number, unchanged: ReadonlySet<number>): void {
+  #forgetBelow(root: number, kept: ReadonlySet<number>): void {
     const { pages } = this;
     const rest = [root];
     for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
-      if (unchanged.has(id)) continue;
+      if (kept.has(id)) continue;
       if (pages.has(id)) {
         const { view, at, end } = pages.area(id);
         eachChild(view, at, end, (child) => rest.push(child));
