@@ -2,11 +2,12 @@
 import { randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
+import { exists } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { copyBucket } from '../bolt/copy.js';
 import { FileHeap } from '../bolt/heap.js';
 import { readBolt } from '../bolt/snapshot.js';
-import { BoltWriter } from '../bolt/writer.js';
+import { BoltWriter, isThere } from '../bolt/writer.js';
 import { fsError } from '../system/system-errors.js';
 import { inTurns } from '../system/turns.js';
 import { findPlaces, type Places } from './places.js';
@@ -42,7 +43,7 @@ export async function compactForeign(
   };
 }
 
-/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory. */
+/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory; AlreadyExists if there is something, before it is worked for. */
 export async function outsideOf(places: Places, output: string): Promise<string> {
   const path = resolve(output);
   const [root, directory] = await Promise.all([realpath(places.root), realpath(dirname(path))]).catch(
@@ -51,5 +52,7 @@ export async function outsideOf(places: Places, output: string): Promise<string>
     },
   );
   if (`${directory}${sep}`.startsWith(`${root}${sep}`)) throw refusal(`writing ${path}`, places.root);
-  return join(directory, basename(path));
+  const target = join(directory, basename(path));
+  if (await exists(target)) throw isThere(target);
+  return target;
 }

@@ -13,7 +13,7 @@ import { metadataIndexer } from '../gc/references.js';
 import { createGraph } from '../graph/carriers.js';
 import { inTurns } from '../system/turns.js';
 import { FIELD_BYTES_MAX } from './fields.js';
-import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
+import { doubtAbout, REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {
   readonly engine: Engine;
@@ -24,12 +24,13 @@ export interface Loaded {
   readonly complaints: readonly string[];
 }
 
-/** Throws as `readBolt`; BoltDamage where the tree cannot be followed. */
+/** Throws as `readBolt` and `doubtAbout`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
   const snapshot = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
-  const complaints: string[] = [];
+  const doubt = doubtAbout(root, path);
+  const complaints: string[] = doubt === undefined ? [] : [doubt];
   const engine = await openMemoryEngine(
     { indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer, graph: createGraph() },
     async (filling) => {

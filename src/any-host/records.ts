@@ -25,6 +25,7 @@ import {
   snapshotterKey,
 } from '../engine/schema/keys.js';
 import { SCHEMA } from '../engine/schema/legacy.js';
+import { failedPrecondition } from '../errors.js';
 import { Label } from '../model/labels.js';
 import type {
   Any,
@@ -68,6 +69,35 @@ export function revisionOf(root: Bucket): number {
     }),
   );
   return revision;
+}
+
+/** Of containerd 2.x, since 2.0. */
+const REVISION_MAX = 4;
+
+/**
+ * A sentence about what is expected to be read wrong: a revision that is later than those known here. FailedPrecondition for a tree that
+ * is not containerd's, or of a schema that is not known: an empty one would be said to keep nothing.
+ */
+export function doubtAbout(root: Bucket, path: string): string | undefined {
+  if (!root.find(SCHEMA, () => undefined)) {
+    let first: string | undefined;
+    root.each(({ key }) => {
+      first ??= key;
+    });
+    // An owner that has just begun, or one before 1.0, has nothing.
+    if (first === undefined) return undefined;
+    throw failedPrecondition(
+      `${path} is not laid out as containerd's: it has "${first}", and no "${SCHEMA}"`,
+      {
+        object: path,
+        remedy: 'name the root of a containerd, or a newer ebbtide, if there is one that knows this schema',
+      },
+    );
+  }
+  const revision = revisionOf(root);
+  return revision > REVISION_MAX
+    ? `the metadata has revision ${revision} of containerd's schema, and the last one known here is ${REVISION_MAX}: what it has in addition is not shown, and may keep what is shown as garbage`
+    : undefined;
 }
 
 /** Passes all records of the tree to the sink, one page per step. BoltDamage where it cannot be followed. */

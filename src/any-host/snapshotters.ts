@@ -20,9 +20,9 @@ import { diskUsage } from '../backends/disk-usage.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { type Bucket, rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
-import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
+import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from '../errors.js';
 import { zeroTime } from '../model/time.js';
-import { messageOf } from '../system/system-errors.js';
+import { fsError, messageOf } from '../system/system-errors.js';
 import { inTurns, type Steps } from '../system/turns.js';
 import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
 import { refusal } from './refusals.js';
@@ -149,7 +149,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     const path = this.pathOf(key);
     const stored = this.#snapshots.get(key);
     if (path === undefined || (this.name === 'native' && stored?.kind === 'view')) return true;
-    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    try {
+      return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    } catch (error) {
+      throw fsError('look at', path, error);
+    }
   }
 
   async close(): Promise<void> {}
@@ -201,21 +205,30 @@ const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): Snaps
 
 function* readSnapshots(root: Bucket, complain: Complain): Steps<Map<string, Stored>> {
   const snapshots = new Map<string, Stored>();
-  const collections: Bucket[] = [];
-  root.find('v1', ({ bucket: schema }) =>
-    schema?.find('snapshots', ({ bucket }) => {
-      if (bucket !== undefined) collections.push(bucket);
-    }),
-  );
-  for (const collection of collections)
-    yield* collection.inSteps(({ key, bucket }) => {
-      if (bucket === undefined) return;
-      snapshots.set(
-        key,
-        storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
-      );
-    });
+  yield* bucketIn(bucketIn(root, 'v1'), 'snapshots')?.inSteps(({ key, bucket }) => {
+    if (bucket === undefined) return;
+    snapshots.set(
+      key,
+      storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
+    );
+  }) ?? [];
   return snapshots;
+}
+
+/**
+ * Undefined in one that has nothing, as of a snapshotter that was never used. FailedPrecondition in one that has something else: another
+ * layout, whose snapshots must not be taken for lost.
+ */
+function bucketIn(parent: Bucket | undefined, name: string): Bucket | undefined {
+  let found: Bucket | undefined;
+  let other: string | undefined;
+  parent?.each(({ key, bucket }) => {
+    if (key === name) found = bucket;
+    else other ??= key;
+  });
+  if (found === undefined && other !== undefined)
+    throw failedPrecondition(`its layout is not known: it has "${other}", and no "${name}"`);
+  return found;
 }
 
 const NO_LABELS = Object.freeze({});

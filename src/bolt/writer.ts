@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { alreadyExists, invalidArgument, present } from '../errors.js';
+import { alreadyExists, type EbbtideError, invalidArgument, present } from '../errors.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
 import { writeAll } from './bytes.js';
 import {
@@ -168,11 +168,7 @@ export class BoltWriter implements AsyncDisposable {
       await link(this.#draft, this.path);
       await syncDirectory(dirname(this.path));
     } catch (error) {
-      if (errnoOf(error) === 'EEXIST')
-        throw alreadyExists(`there is a ${this.path} already`, {
-          object: this.path,
-          remedy: 'name a file that is not there',
-        });
+      if (errnoOf(error) === 'EEXIST') throw isThere(this.path);
       throw fsError('write', this.path, error);
     }
     return size;
@@ -317,6 +313,9 @@ export class BoltWriter implements AsyncDisposable {
     }
   }
 }
+
+export const isThere = (path: string): EbbtideError =>
+  alreadyExists(`there is a ${path} already`, { object: path, remedy: 'name one that is not there' });
 
 const bytesOf = ({ key, value }: Element): number => ELEMENT_BYTES + key.length + value.length;
 
