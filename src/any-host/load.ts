@@ -29,7 +29,8 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
   const snapshot = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
-  const doubt = doubtAbout(root, path);
+  // A walk of its own: each enters a page once.
+  const doubt = doubtAbout(rootBucket(snapshot), path);
   const complaints: string[] = doubt === undefined ? [] : [doubt];
   const engine = await openMemoryEngine(
     { indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer, graph: createGraph() },

@@ -92,6 +92,7 @@ export async function salvage(
         remedy:
           'look for a copy of the file; containerd makes a new one, and pulls images again, when it is moved away',
       });
+    const guessed = await inTurns(guessedIn(merge, rebuilt), signal);
     const written = await writeRecords(target, scan.pageSize, merge, rebuilt, disk, signal);
     const notes = [...disk.notes];
     if (!written.hasVersion) notes.push(`the version of the schema is lost: ${GUESSED_VERSION} is assumed`);
@@ -110,7 +111,7 @@ export async function salvage(
       isNamed,
       records: counts,
       gaps: (first?.gaps ?? []).map(gapOf),
-      guessed: await inTurns(guessedIn(merge, rebuilt), signal),
+      guessed,
       leftOut: leftOutOf(merge),
       unplaced,
       notes,
