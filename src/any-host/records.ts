@@ -73,6 +73,8 @@ export function revisionOf(root: Bucket): number {
 
 /** Of containerd 2.x, since 2.0. */
 const REVISION_MAX = 4;
+/** Of a name that anything may be. */
+const NAME_SHOWN = 40;
 
 /**
  * A sentence about what is expected to be read wrong: a revision that is later than those known here. FailedPrecondition for a tree that
@@ -87,10 +89,11 @@ export function doubtAbout(root: Bucket, path: string): string | undefined {
     // An owner that has just begun, or one before 1.0, has nothing.
     if (first === undefined) return undefined;
     throw failedPrecondition(
-      `${path} is not laid out as containerd's: it has "${first}", and no "${SCHEMA}"`,
+      `${path} is not laid out as containerd's: it has ${JSON.stringify(first.slice(0, NAME_SHOWN))}, and no "${SCHEMA}"`,
       {
         object: path,
-        remedy: 'name the root of a containerd, or a newer ebbtide, if there is one that knows this schema',
+        remedy:
+          'name the root of a containerd; of a later one, take a newer ebbtide; if the name was damaged, `ebbtide salvage` brings back what can be read',
       },
     );
   }

@@ -215,6 +215,9 @@ function* readSnapshots(root: Bucket, complain: Complain): Steps<Map<string, Sto
   return snapshots;
 }
 
+/** Of a name that anything may be. */
+const NAME_SHOWN = 40;
+
 /**
  * Undefined in one that has nothing, as of a snapshotter that was never used. FailedPrecondition in one that has something else: another
  * layout, whose snapshots must not be taken for lost.
@@ -227,7 +230,9 @@ function bucketIn(parent: Bucket | undefined, name: string): Bucket | undefined 
     else other ??= key;
   });
   if (found === undefined && other !== undefined)
-    throw failedPrecondition(`its layout is not known: it has "${other}", and no "${name}"`);
+    throw failedPrecondition(
+      `its layout is not known: it has ${JSON.stringify(other.slice(0, NAME_SHOWN))}, and no "${name}"`,
+    );
   return found;
 }
 

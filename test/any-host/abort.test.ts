@@ -15,7 +15,7 @@ import { tempDir } from '../support/temp.js';
 import { makeRoot, writeFields } from './root.js';
 
 /** Each in a page of its own, and its labels in that, too. */
-const RECORDS = 1000;
+const RECORDS = 400;
 /** What is read at once: a record, or what a branch leads to. */
 const PAGES_MAX = 100;
 
