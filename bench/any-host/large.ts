@@ -7,9 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rootBucket } from '../../src/bolt/bucket.js';
 import { copyBucket } from '../../src/bolt/copy.js';
+import { FileHeap } from '../../src/bolt/heap.js';
 import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
+import { inTurns } from '../../src/system/turns.js';
 import { fill, ourSum, theirSum } from './files.js';
 
 const [gib = 5] = process.argv.slice(2).map(Number);
@@ -27,9 +29,10 @@ async function measured<T>(what: string, run: () => Promise<T>): Promise<T> {
 }
 
 async function writeAgain(from: string, to: string): Promise<void> {
-  const snapshot = await readBolt(from);
+  await using heap = await FileHeap.create(`${to}.heap`);
+  const snapshot = await readBolt(from, { heap });
   await using writer = await BoltWriter.create(to, { pageSize: snapshot.meta.pageSize });
-  for (const _ of copyBucket(rootBucket(snapshot), writer)) if (writer.isBehind) await writer.drain();
+  await inTurns(copyBucket(rootBucket(snapshot), writer));
   await writer.finish();
 }
 

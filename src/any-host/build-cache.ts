@@ -8,12 +8,12 @@
  * A cache record is kept by a lease of its id, or of the record that it is a frozen copy of; views of it and other compressions of
  * its blob have leases of their own.
  */
-import { yieldToEventLoop } from '../backends/files.js';
 import { type Bucket, type Entry, rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import { throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
 import { messageOf } from '../system/system-errors.js';
+import { inTurns } from '../system/turns.js';
 import { type Complain, FIELD_BYTES_MAX } from './fields.js';
 import type { Places } from './places.js';
 
@@ -42,8 +42,6 @@ export interface BuildCache {
   /** By the lease that keeps it. */
   readonly byLease: ReadonlyMap<string, CacheRecord>;
 }
-
-const STEPS_PER_TURN = 200;
 
 /** Undefined without one, and when it cannot be read, which is reported. */
 export async function readBuildCache(
@@ -85,13 +83,7 @@ async function eachIn(
   rootBucket(await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX })).find(bucket, (entry) => {
     if (entry.bucket !== undefined) found.push(entry.bucket);
   });
-  let step = 0;
-  for (const one of found)
-    for (const _ of one.inSteps(visit)) {
-      if (++step % STEPS_PER_TURN !== 0) continue;
-      await yieldToEventLoop();
-      throwIfAborted(signal);
-    }
+  for (const one of found) await inTurns(one.inSteps(visit), signal);
 }
 
 interface Stored extends CacheRecord {

@@ -1,13 +1,15 @@
 /** Another program's `meta.db`, written again without what is free in it, while its owner runs. Called by the verb. */
+import { randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
-import { yieldToEventLoop } from '../backends/files.js';
+import { exists } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { copyBucket } from '../bolt/copy.js';
+import { FileHeap } from '../bolt/heap.js';
 import { readBolt } from '../bolt/snapshot.js';
-import { BoltWriter } from '../bolt/writer.js';
-import { throwIfAborted } from '../errors.js';
+import { BoltWriter, isThere } from '../bolt/writer.js';
 import { fsError } from '../system/system-errors.js';
+import { inTurns } from '../system/turns.js';
 import { findPlaces, type Places } from './places.js';
 import { refusal } from './refusals.js';
 
@@ -20,9 +22,6 @@ export interface CompactedFile {
   readonly after: number;
 }
 
-/** Pages between two looks at the signal. */
-const STEPS_PER_TURN = 500;
-
 /** As `readBolt`, and BoltDamage where the tree cannot be followed. AlreadyExists: there is something at `output`. */
 export async function compactForeign(
   directory: string,
@@ -31,15 +30,10 @@ export async function compactForeign(
 ): Promise<CompactedFile> {
   const places = await findPlaces(directory);
   const target = await outsideOf(places, output);
-  const snapshot = await readBolt(places.metadata, { signal });
+  await using heap = await FileHeap.create(`${target}.partial-${randomBytes(4).toString('hex')}`);
+  const snapshot = await readBolt(places.metadata, { signal, heap });
   await using writer = await BoltWriter.create(target, { pageSize: snapshot.meta.pageSize });
-  let step = 0;
-  for (const _ of copyBucket(rootBucket(snapshot), writer)) {
-    if (++step % STEPS_PER_TURN !== 0 && !writer.isBehind) continue;
-    throwIfAborted(signal);
-    await writer.drain();
-    await yieldToEventLoop();
-  }
+  await inTurns(copyBucket(rootBucket(snapshot), writer), signal);
   const after = await writer.finish();
   return {
     metadata: places.metadata,
@@ -49,7 +43,7 @@ export async function compactForeign(
   };
 }
 
-/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory. */
+/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory; AlreadyExists if there is something, before it is worked for. */
 export async function outsideOf(places: Places, output: string): Promise<string> {
   const path = resolve(output);
   const [root, directory] = await Promise.all([realpath(places.root), realpath(dirname(path))]).catch(
@@ -58,5 +52,7 @@ export async function outsideOf(places: Places, output: string): Promise<string>
     },
   );
   if (`${directory}${sep}`.startsWith(`${root}${sep}`)) throw refusal(`writing ${path}`, places.root);
-  return join(directory, basename(path));
+  const target = join(directory, basename(path));
+  if (await exists(target)) throw isThere(target);
+  return target;
 }

@@ -8,8 +8,9 @@ import { applyLayer } from '../backends/archive/apply.js';
 import { compareLayer } from '../backends/archive/compare.js';
 import type { Mount } from '../backends/contract.js';
 import { copyTree } from '../backends/copy-tree.js';
+import { isThere } from '../bolt/writer.js';
 import { directoryOf, type UnpackedLayer, unpackedLayers } from '../check/layers.js';
-import { alreadyExists, EbbtideError, present, throwIfAborted } from '../errors.js';
+import { EbbtideError, present, throwIfAborted } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
 import { outsideOf } from './compact.js';
 import type { ForeignRoot } from './open.js';
@@ -58,10 +59,7 @@ async function makeDirectory(path: string): Promise<void> {
   } catch (error) {
     const failed = fsError('make', path, error);
     if (failed.kind !== 'AlreadyExists') throw failed;
-    throw alreadyExists(`there is a ${path} already`, {
-      object: path,
-      remedy: 'name a directory that is not there',
-    });
+    throw isThere(path);
   }
 }
 

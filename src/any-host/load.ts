@@ -3,19 +3,17 @@
  * and the graph works on them. Called by store.ts. The engine has the state of one moment, and is private
  * from then on.
  */
-
-import { yieldToEventLoop } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import type { Engine, Indexer } from '../engine/contract.js';
 import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
-import { throwIfAborted } from '../errors.js';
 import { metadataIndexer } from '../gc/references.js';
 import { createGraph } from '../graph/carriers.js';
+import { inTurns } from '../system/turns.js';
 import { FIELD_BYTES_MAX } from './fields.js';
-import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
+import { doubtAbout, REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {
   readonly engine: Engine;
@@ -26,15 +24,14 @@ export interface Loaded {
   readonly complaints: readonly string[];
 }
 
-/** Takes about as long as some thousand records. */
-const STEPS_PER_TURN = 500;
-
-/** Throws as `readBolt`; BoltDamage where the tree cannot be followed. */
+/** Throws as `readBolt` and `doubtAbout`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
   const snapshot = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
-  const complaints: string[] = [];
+  // A walk of its own: each enters a page once.
+  const doubt = doubtAbout(rootBucket(snapshot), path);
+  const complaints: string[] = doubt === undefined ? [] : [doubt];
   const engine = await openMemoryEngine(
     { indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer, graph: createGraph() },
     async (filling) => {
@@ -44,12 +41,7 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
         link: (from, relation, to) => filling.link(from, relation, to),
         complain: (what) => complaints.push(what),
       });
-      let step = 0;
-      for (const _ of steps) {
-        if (++step % STEPS_PER_TURN !== 0) continue;
-        await yieldToEventLoop();
-        throwIfAborted(signal);
-      }
+      await inTurns(steps, signal);
     },
   );
   return { engine, revision, transaction: snapshot.meta.transaction, complaints };

@@ -21,6 +21,7 @@ import type { Candidate } from '../gc/stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
 import { isDigest } from '../model/digest.js';
 import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { Turn } from '../system/turns.js';
 import { cacheOrphans } from './cache-orphans.js';
 import { commandsFor } from './commands.js';
 import { loadMetadata } from './load.js';
@@ -71,7 +72,9 @@ async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined):
   );
   const commands = commandsFor(parts);
   const orphans: Orphan[] = [];
+  const turn = new Turn();
   for (const candidate of stats.wouldRemove ?? []) {
+    await turn.next();
     throwIfAborted(signal);
     const { kind, namespace, key: name, size: bytes } = candidate;
     const since = await sinceOf(parts, candidate);
@@ -125,7 +128,9 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
   const missing = new Map<Key, Orphan>();
   const { engine } = parts.loaded;
   const blobs = await parts.content.digests();
+  const turn = new Turn();
   for (const [record, value] of engine.scan('blobs')) {
+    await turn.next();
     throwIfAborted(signal);
     const [, namespace = '', digest = ''] = components(record);
     if (!isDigest(digest) || blobs.has(digest)) continue;
@@ -135,6 +140,8 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
     });
   }
   for (const [record, value] of engine.scan('snapshots')) {
+    await turn.next();
+    throwIfAborted(signal);
     const [, namespace = '', snapshotter = '', name = ''] = components(record);
     const backend = parts.snapshotters.get(snapshotter);
     const key = typeof value === 'object' && typeof value.name === 'string' ? value.name : '';

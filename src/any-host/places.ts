@@ -2,10 +2,10 @@
  * Finds where a host keeps what containerd's metadata refers to: the root of a containerd (also the one that
  * Docker runs), or one of BuildKit's, whose files have other names. Called by store.ts; reads only.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { exists, orAbsent } from '../backends/files.js';
-import { notFound } from '../errors.js';
+import { failedPrecondition, notFound } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
 
 export interface Places {
@@ -34,19 +34,27 @@ const DOCKERS_BUILDKIT = 'buildkit';
 /** Which of Docker's layers are snapshots of its BuildKit. */
 const DOCKERS_LAYERS = 'snapshots.db';
 
-/** NotFound, with the names that were looked for. */
+/** NotFound, with the names that were looked for; FailedPrecondition for what is not a directory. */
 export async function findPlaces(directory: string): Promise<Places> {
   const root = resolve(directory);
+  const found = await orAbsent(stat(root)).catch((error: unknown) => {
+    throw fsError('look at', root, error);
+  });
+  if (found?.isDirectory() === false)
+    throw failedPrecondition(`${root} is not a directory`, {
+      object: root,
+      remedy: `name the root; of a single meta.db, a directory that has it as ${METADATA}`,
+    });
   for (const below of BELOW) {
-    const found = await containerdAt(join(root, below));
-    if (found === undefined) continue;
+    const containerd = await containerdAt(join(root, below));
+    if (containerd === undefined) continue;
     const dockers = join(root, DOCKERS_BUILDKIT);
     const places = [dockers, ...(await directoriesIn(dockers)).map((name) => join(dockers, name))];
-    return { ...found, isDockers: below !== '', buildCache: await buildCacheIn(places) };
+    return { ...containerd, isDockers: below !== '', buildCache: await buildCacheIn(places) };
   }
   for (const worker of ['', ...(await directoriesIn(root))]) {
-    const found = await buildkitAt(join(root, worker));
-    if (found !== undefined) return found;
+    const buildkit = await buildkitAt(join(root, worker));
+    if (buildkit !== undefined) return buildkit;
   }
   throw notFound(`there is no metadata of a containerd under ${root}`, {
     object: root,

@@ -25,6 +25,7 @@ import {
   snapshotterKey,
 } from '../engine/schema/keys.js';
 import { SCHEMA } from '../engine/schema/legacy.js';
+import { failedPrecondition } from '../errors.js';
 import { Label } from '../model/labels.js';
 import type {
   Any,
@@ -42,6 +43,7 @@ import type {
 import { type Instant, zeroTime } from '../model/time.js';
 import { decodeVarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
+import type { Steps } from '../system/turns.js';
 import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } from './fields.js';
 
 export interface RecordSink {
@@ -69,8 +71,40 @@ export function revisionOf(root: Bucket): number {
   return revision;
 }
 
+/** Of containerd 2.x, since 2.0. */
+const REVISION_MAX = 4;
+/** Of a name that anything may be. */
+const NAME_SHOWN = 40;
+
+/**
+ * A sentence about what is expected to be read wrong: a revision that is later than those known here. FailedPrecondition for a tree that
+ * is not containerd's, or of a schema that is not known: an empty one would be said to keep nothing.
+ */
+export function doubtAbout(root: Bucket, path: string): string | undefined {
+  if (!root.find(SCHEMA, () => undefined)) {
+    let first: string | undefined;
+    root.each(({ key }) => {
+      first ??= key;
+    });
+    // An owner that has just begun, or one before 1.0, has nothing.
+    if (first === undefined) return undefined;
+    throw failedPrecondition(
+      `${path} is not laid out as containerd's: it has ${JSON.stringify(first.slice(0, NAME_SHOWN))}, and no "${SCHEMA}"`,
+      {
+        object: path,
+        remedy:
+          'name the root of a containerd; of a later one, take a newer ebbtide; if the name was damaged, `ebbtide salvage` brings back what can be read',
+      },
+    );
+  }
+  const revision = revisionOf(root);
+  return revision > REVISION_MAX
+    ? `the metadata has revision ${revision} of containerd's schema, and the last one known here is ${REVISION_MAX}: what it has in addition is not shown, and may keep what is shown as garbage`
+    : undefined;
+}
+
 /** Passes all records of the tree to the sink, one page per step. BoltDamage where it cannot be followed. */
-export function* readRecords(root: Bucket, sink: RecordSink): Generator<void> {
+export function* readRecords(root: Bucket, sink: RecordSink): Steps {
   for (const top of recordsIn(root, 'namespace', sink)) {
     if (top.name !== SCHEMA) {
       const reader = new NamespaceReader(top.name, sink);
@@ -122,7 +156,7 @@ class NamespaceReader {
     this.#sink = sink;
   }
 
-  *read(namespace: Bucket): Generator<void> {
+  *read(namespace: Bucket): Steps {
     const parts = recordsIn(namespace, 'part', this.#sink);
     const labels = textsOf(parts.find(({ name }) => name === 'labels')?.bucket, true);
     this.#put(namespaceKey(this.#ns), { labels });
@@ -153,7 +187,7 @@ class NamespaceReader {
     }
   }
 
-  sandboxes(bucket: Bucket): Generator<void> {
+  sandboxes(bucket: Bucket): Steps {
     return this.#all(bucket, 'sandbox', (id, one, complain) =>
       this.#put(sandboxKey(this.#ns, id), sandboxOf(one, complain)),
     );
@@ -164,7 +198,7 @@ class NamespaceReader {
     bucket: Bucket,
     what: string,
     read: (name: string, record: Bucket, complain: Complain) => void,
-  ): Generator<void> {
+  ): Steps {
     return bucket.inSteps((entry) => {
       const record = recordOf(entry, what, this.#sink);
       if (record === undefined) return;
@@ -173,7 +207,7 @@ class NamespaceReader {
     });
   }
 
-  *#content(content: Bucket): Generator<void> {
+  *#content(content: Bucket): Steps {
     for (const { name, bucket } of recordsIn(content, 'part', this.#sink)) {
       if (name === 'blob')
         yield* this.#all(bucket, 'content', (digest, one, complain) =>
@@ -191,7 +225,7 @@ class NamespaceReader {
     }
   }
 
-  *#snapshots(snapshotters: Bucket): Generator<void> {
+  *#snapshots(snapshotters: Bucket): Steps {
     for (const { name: snapshotter, bucket } of recordsIn(snapshotters, 'snapshotter', this.#sink)) {
       this.#put(snapshotterKey(this.#ns, snapshotter), {});
       yield* this.#all(bucket, 'snapshot', (name, one, complain) =>

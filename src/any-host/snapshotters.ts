@@ -20,9 +20,10 @@ import { diskUsage } from '../backends/disk-usage.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { type Bucket, rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
-import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
+import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from '../errors.js';
 import { zeroTime } from '../model/time.js';
-import { messageOf } from '../system/system-errors.js';
+import { fsError, messageOf } from '../system/system-errors.js';
+import { inTurns, type Steps } from '../system/turns.js';
 import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
 import { refusal } from './refusals.js';
 
@@ -72,12 +73,8 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       return new ForeignSnapshotter(name, root, undefined);
     }
     try {
-      const snapshots = new Map<string, Stored>();
-      readSnapshots(
-        rootBucket(await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX })),
-        snapshots,
-        complain,
-      );
+      const file = await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX });
+      const snapshots = await inTurns(readSnapshots(rootBucket(file), complain), signal);
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
         complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);
@@ -88,6 +85,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       );
       return new ForeignSnapshotter(name, root, undefined);
     }
+  }
+
+  /** By name. */
+  get all(): ReadonlyMap<string, SnapshotInfo> {
+    return this.#snapshots;
   }
 
   /** Numbers of the directories of snapshots. */
@@ -147,7 +149,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     const path = this.pathOf(key);
     const stored = this.#snapshots.get(key);
     if (path === undefined || (this.name === 'native' && stored?.kind === 'view')) return true;
-    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    try {
+      return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    } catch (error) {
+      throw fsError('look at', path, error);
+    }
   }
 
   async close(): Promise<void> {}
@@ -197,21 +203,37 @@ const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): Snaps
   updated,
 });
 
-function readSnapshots(root: Bucket, into: Map<string, Stored>, complain: Complain): void {
-  root.each((schema) => {
-    if (schema.key !== 'v1') return;
-    schema.bucket?.each((collection) => {
-      if (collection.key !== 'snapshots') return;
-      collection.bucket?.each((entry) => {
-        const { key, bucket } = entry;
-        if (bucket === undefined) return;
-        into.set(
-          key,
-          storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
-        );
-      });
-    });
+function* readSnapshots(root: Bucket, complain: Complain): Steps<Map<string, Stored>> {
+  const snapshots = new Map<string, Stored>();
+  yield* bucketIn(bucketIn(root, 'v1'), 'snapshots')?.inSteps(({ key, bucket }) => {
+    if (bucket === undefined) return;
+    snapshots.set(
+      key,
+      storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
+    );
+  }) ?? [];
+  return snapshots;
+}
+
+/** Of a name that anything may be. */
+const NAME_SHOWN = 40;
+
+/**
+ * Undefined in one that has nothing, as of a snapshotter that was never used. FailedPrecondition in one that has something else: another
+ * layout, whose snapshots must not be taken for lost.
+ */
+function bucketIn(parent: Bucket | undefined, name: string): Bucket | undefined {
+  let found: Bucket | undefined;
+  let other: string | undefined;
+  parent?.each(({ key, bucket }) => {
+    if (key === name) found = bucket;
+    else other ??= key;
   });
+  if (found === undefined && other !== undefined)
+    throw failedPrecondition(
+      `its layout is not known: it has ${JSON.stringify(other.slice(0, NAME_SHOWN))}, and no "${name}"`,
+    );
+  return found;
 }
 
 const NO_LABELS = Object.freeze({});

@@ -198,6 +198,8 @@ export interface SnapshotOptions {
 export interface SnapshotterBackend {
   /** As for content. */
   readonly root?: string | undefined;
+  /** Optional: false if it cannot say which snapshots there are, so that none is taken for lost. */
+  readonly isKnown?: boolean;
   /** NotFound: there is no such snapshot. */
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */

@@ -6,6 +6,7 @@
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
  */
 import { present } from '../errors.js';
+import type { Steps } from '../system/turns.js';
 import {
   BUCKET_BYTES,
   BUCKET_FLAG,
@@ -187,7 +188,7 @@ export class Bucket {
   }
 
   /** As `each`, with a step after every page, between which others may run. */
-  *inSteps(visit: Visit): Generator<void> {
+  *inSteps(visit: Visit): Steps {
     const first = this.#first();
     const entry = new Entry(this.#walk, first);
     for (const leaf of this.#leaves(first)) {

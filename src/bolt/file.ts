@@ -115,7 +115,10 @@ export class BoltFile implements BoltSource, Disposable {
 
   #withoutMeta(): Error {
     if (this.length() === 0)
-      return failedPrecondition(`${this.path} is empty: its owner has not begun it`, { object: this.path });
+      return failedPrecondition(`${this.path} is empty: its owner has not begun it`, {
+        object: this.path,
+        remedy: 'start its owner; if it has run before, what was in the file is lost: look for a copy of it',
+      });
     return new BoltDamage(this.path, 'neither of its meta pages is valid, or it is not a bbolt file');
   }
 
@@ -146,7 +149,10 @@ function openQuietly(path: string): number {
     if (isAbsent(error)) throw notFound(`there is no ${path}`, { object: path, cause: error });
     throw fsError('open', path, error);
   }
-  throw failedPrecondition(`${path} is not a regular file`, { object: path });
+  throw failedPrecondition(`${path} is not a regular file`, {
+    object: path,
+    remedy: 'move it away, and put the file back, or name another root',
+  });
 }
 
 const readSome = (fd: number, bytes: Buffer, from: number, at: number): Promise<number> =>

@@ -1,14 +1,11 @@
 /**
  * The pages that a reading found, of each only the bytes that are used: containerd's have 4 KiB for a record of some hundred bytes.
- * Filled by reading.ts in any order, read by bucket.ts. Memory: those bytes, and some twenty for each page; nothing for what the
+ * Filled by reading.ts in any order, read by bucket.ts. Memory: those bytes, if the heap keeps them there, and some twenty for each page; nothing for what the
  * file has beside them, however long it is, nor for the rest of long values, if that is not asked for.
  */
-import { unavailable } from '../errors.js';
 import { withoutLongValues } from './cut.js';
 import { BoltDamage, ELEMENT_BYTES, PAGE_HEADER_BYTES, PageFlag } from './format.js';
-
-/** Pages are kept in buffers of this size; one of several pages may have its own. */
-const SEGMENT_BYTES = 4 * 1024 * 1024;
+import { type Heap, MemoryHeap } from './heap.js';
 
 /** Where elements are: a page with those that it goes on in, or the value that an inline bucket is in. */
 export interface Area {
@@ -20,26 +17,6 @@ export interface Area {
   readonly page: number;
   /** Of a page, its number among all that were ever kept. */
   readonly slot: number;
-}
-
-export const viewOf = ({ buffer, byteOffset, length }: Buffer): DataView =>
-  new DataView(buffer, byteOffset, length);
-
-export function allocate(path: string, length: number): Buffer {
-  try {
-    return Buffer.allocUnsafeSlow(length);
-  } catch (error) {
-    throw unavailable(`there is no memory for ${length} bytes of ${path}`, {
-      object: path,
-      remedy: 'free memory, or read a compacted copy of the file',
-      cause: error,
-    });
-  }
-}
-
-interface Segment {
-  readonly bytes: Buffer;
-  readonly view: DataView;
 }
 
 /** What is known of a page: one of these, or `KEPT` and its slot. */
@@ -89,24 +66,26 @@ export class Pages {
   /** One after the last page that the file has room for, and uses. */
   limit = 0;
   readonly #valueBytesMax: number;
-  readonly #segments: Segment[] = [];
+  readonly #heap: Heap;
   readonly #known = new Table();
-  /** Of each slot: its segment, its place in it, its length. */
-  #segmentOf = new Uint32Array(1024);
-  #placeOf = new Uint32Array(1024);
+  /** Of each slot: its place on the heap, its length. */
+  #placeOf = new Float64Array(1024);
   #lengthOf = new Uint32Array(1024);
   #slots = 0;
-  /** The segment that is filled now, and how far. */
-  #open = -1;
-  #used = SEGMENT_BYTES;
   /** Why a page that something leads to is not kept. */
   readonly #refused = new Map<number, string>();
 
   /** @param valueBytesMax of a value that makes its page go on in others; the rest of a longer one is not kept */
-  constructor(path: string, pageSize: number, valueBytesMax = Number.POSITIVE_INFINITY) {
+  constructor(
+    path: string,
+    pageSize: number,
+    valueBytesMax = Number.POSITIVE_INFINITY,
+    heap: Heap = new MemoryHeap(path),
+  ) {
     this.path = path;
     this.pageSize = pageSize;
     this.#valueBytesMax = valueBytesMax;
+    this.#heap = heap;
   }
 
   /** All that were ever kept: slots are below it. */
@@ -155,8 +134,7 @@ export class Pages {
     const room = (1 + overflow) * this.pageSize;
     const length = Math.min(room, usedBytes(view, at, room));
     const cut = overflow === 0 ? undefined : withoutLongValues(bytes, view, at, room, this.#valueBytesMax);
-    if (cut !== undefined) this.#add(id, cut, 0, cut.length);
-    else this.#add(id, bytes, at, length);
+    this.#add(id, cut ?? bytes.subarray(at, at + length));
   }
 
   /** The pages that it goes on in are no others. */
@@ -170,53 +148,30 @@ export class Pages {
     return true;
   }
 
-  #add(id: number, bytes: Buffer, at: number, length: number): void {
+  #add(id: number, bytes: Buffer): void {
     if (this.#slots === this.#lengthOf.length) this.#grow();
     const slot = this.#slots++;
-    if (length > SEGMENT_BYTES && at === 0) {
-      // Its buffer is its own.
-      this.#segmentOf[slot] = this.#segments.push({ bytes, view: viewOf(bytes) }) - 1;
-    } else {
-      const place = this.#placeFor(length);
-      this.#segments[this.#open]?.bytes.set(bytes.subarray(at, at + length), place);
-      this.#segmentOf[slot] = this.#open;
-      this.#placeOf[slot] = place;
-    }
-    this.#lengthOf[slot] = length;
+    this.#placeOf[slot] = this.#heap.add(bytes);
+    this.#lengthOf[slot] = bytes.length;
     this.#known.set(id, KEPT + slot);
     this.#refused.delete(id);
   }
 
-  #placeFor(length: number): number {
-    if (this.#used + length > SEGMENT_BYTES) {
-      const bytes = allocate(this.path, Math.max(SEGMENT_BYTES, length));
-      this.#open = this.#segments.push({ bytes, view: viewOf(bytes) }) - 1;
-      this.#used = 0;
-    }
-    const place = this.#used;
-    this.#used += length;
-    return place;
-  }
-
   #grow(): void {
-    const grown = (from: Uint32Array): Uint32Array<ArrayBuffer> => {
-      const to = new Uint32Array(2 * from.length);
-      to.set(from);
-      return to;
-    };
-    this.#segmentOf = grown(this.#segmentOf);
-    this.#placeOf = grown(this.#placeOf);
-    this.#lengthOf = grown(this.#lengthOf);
+    const [places, lengths] = [this.#placeOf, this.#lengthOf];
+    this.#placeOf = new Float64Array(2 * places.length);
+    this.#placeOf.set(places);
+    this.#lengthOf = new Uint32Array(2 * lengths.length);
+    this.#lengthOf.set(lengths);
   }
 
   /** The page with those that it goes on in. BoltDamage without such a page. */
   area(id: number): Area {
     const slot = this.#known.get(id) - KEPT;
-    const segment = slot < 0 ? undefined : this.#segments[this.#segmentOf[slot] ?? 0];
-    if (segment === undefined) throw this.damage(this.#refused.get(id) ?? 'there is no such page', id);
-    const at = this.#placeOf[slot] ?? 0;
-    const { bytes, view } = segment;
-    return { bytes, view, at, end: at + (this.#lengthOf[slot] ?? 0), page: id, slot };
+    if (slot < 0) throw this.damage(this.#refused.get(id) ?? 'there is no such page', id);
+    const length = this.#lengthOf[slot] ?? 0;
+    const { bytes, view, at } = this.#heap.get(this.#placeOf[slot] ?? 0, length);
+    return { bytes, view, at, end: at + length, page: id, slot };
   }
 
   damage(what: string, page: number): BoltDamage {

@@ -17,7 +17,9 @@
  *
  * Nothing is trusted: what is not as it must be is not followed, and a walk of the pages says so. Each page is read once.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { present } from '../errors.js';
+import { allocate, type Piece, pieceOf, viewOf } from './bytes.js';
 import type { BoltSource } from './file.js';
 import {
   BUCKET_BYTES,
@@ -28,7 +30,8 @@ import {
   PageFlag,
   readPageId,
 } from './format.js';
-import { allocate, Pages, viewOf } from './pages.js';
+import { type Heap, MemoryHeap } from './heap.js';
+import { Pages } from './pages.js';
 
 /** At most so much between two looks: a tenth of a millisecond. */
 const CHUNK_BYTES = 512 * 1024;
@@ -39,17 +42,15 @@ const FOLLOWED_MAX = 256;
 /** Of the pages below one that changed: more are those that were not read yet. */
 const FOLLOWED_CHILDREN_MAX = 8;
 
+/** While it is waited for room. */
+const LOOK_MS = 1;
+
 /** Two commits came between two looks. */
 export class Overtaken extends Error {}
 
-interface Chunk {
-  readonly bytes: Buffer;
-  readonly view: DataView;
-}
-
 /** Pages that lie close to one another. */
 interface Run {
-  readonly chunk: Chunk;
+  readonly chunk: Piece;
   readonly ids: readonly number[];
   /** The first page, and the one after the last. */
   readonly start: number;
@@ -61,6 +62,8 @@ interface Run {
 
 export interface ReadingOptions {
   readonly valueBytesMax?: number | undefined;
+  /** REQUIRES: nothing is on it. Default: memory. */
+  readonly heap?: Heap | undefined;
   /** Reads at once, by other threads. One: by this one, with the least time between two looks. */
   readonly lanes?: number;
   /** Read at once. */
@@ -72,7 +75,8 @@ export interface ReadingOptions {
 export class Reading {
   readonly pages: Pages;
   readonly #source: BoltSource;
-  readonly #chunks: Chunk[];
+  readonly #heap: Heap;
+  readonly #chunks: Piece[];
   readonly #isAlone: boolean;
   readonly #followedMax: number;
   #meta: Meta;
@@ -85,17 +89,23 @@ export class Reading {
 
   constructor(
     source: BoltSource,
-    { valueBytesMax, lanes = 1, chunkBytes = CHUNK_BYTES, followedMax = FOLLOWED_MAX }: ReadingOptions = {},
+    {
+      valueBytesMax,
+      heap = new MemoryHeap(source.path),
+      lanes = 1,
+      chunkBytes = CHUNK_BYTES,
+      followedMax = FOLLOWED_MAX,
+    }: ReadingOptions = {},
   ) {
     this.#source = source;
     this.#meta = source.newest();
-    this.pages = new Pages(source.path, this.#meta.pageSize, valueBytesMax);
+    this.#heap = heap;
+    this.pages = new Pages(source.path, this.#meta.pageSize, valueBytesMax, heap);
     this.#isAlone = lanes === 1;
     this.#followedMax = followedMax;
-    this.#chunks = Array.from({ length: lanes }, () => {
-      const bytes = allocate(source.path, Math.max(chunkBytes, this.#meta.pageSize));
-      return { bytes, view: viewOf(bytes) };
-    });
+    this.#chunks = Array.from({ length: lanes }, () =>
+      pieceOf(allocate(source.path, Math.max(chunkBytes, this.#meta.pageSize))),
+    );
   }
 
   /** The transaction that the pages are of. */
@@ -130,6 +140,10 @@ export class Reading {
         runs.shift();
         this.#end(run);
         this.#chunks.push(run.chunk);
+        for (let wait = this.#heap.drain(); wait !== undefined; wait = this.#heap.drain()) {
+          await Promise.race([wait, sleep(LOOK_MS)]);
+          this.#look();
+        }
         yield;
       }
     } finally {
@@ -189,7 +203,7 @@ export class Reading {
   }
 
   /** @param room pages that the chunk has from this one on */
-  #take(id: number, { bytes, view }: Chunk, at: number, room: number): void {
+  #take(id: number, { bytes, view }: Piece, at: number, room: number): void {
     const { pages } = this;
     if (readPageId(view, at) !== id) {
       pages.refuse(id, 'it has the number of another page');
@@ -232,7 +246,8 @@ export class Reading {
       throw new Overtaken();
     const { read, unchanged, left } = this.#changedPages(meta);
     if (!isSame(this.#source.newest(), meta)) throw new Overtaken();
-    this.#forgetBelow(this.#meta.root, unchanged);
+    // What is still to be read stays wanted, so that what a read under way has of it counts.
+    this.#forgetBelow(this.#meta.root, new Set([...unchanged, ...left]));
     this.#meta = meta;
     this.#commits++;
     this.#limit();
@@ -288,11 +303,11 @@ export class Reading {
   }
 
   /** What only the last transaction led to. */
-  #forgetBelow(root: number, unchanged: ReadonlySet<number>): void {
+  #forgetBelow(root: number, kept: ReadonlySet<number>): void {
     const { pages } = this;
     const rest = [root];
     for (let id = rest.pop(); id !== undefined; id = rest.pop()) {
-      if (unchanged.has(id)) continue;
+      if (kept.has(id)) continue;
       if (pages.has(id)) {
         const { view, at, end } = pages.area(id);
         eachChild(view, at, end, (child) => rest.push(child));

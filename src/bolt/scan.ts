@@ -8,9 +8,8 @@
  *
  * REQUIRES: no process writes to the file. Memory: some tens of MiB, and what the caller keeps of the leaves that it asks for.
  */
-
-import { setImmediate as yieldToOthers } from 'node:timers/promises';
-import { throwIfAborted } from '../errors.js';
+import { inTurns, type Steps } from '../system/turns.js';
+import { allocate, type Piece, pieceOf, viewOf } from './bytes.js';
 import { BoltFile } from './file.js';
 import {
   BUCKET_BYTES,
@@ -24,10 +23,12 @@ import {
   parseMeta,
   readPageId,
 } from './format.js';
-import { allocate, bytesAfter, viewOf } from './pages.js';
+import { bytesAfter } from './pages.js';
 
 const roundUp = (at: number): number => Math.ceil(at / SECTOR_BYTES) * SECTOR_BYTES;
 
+/** Of a file that does not say it. */
+const PAGE_SIZE = 4096;
 const KINDS: readonly number[] = Object.values(PageFlag);
 /** What a disk writes as a whole. */
 const SECTOR_BYTES = 512;
@@ -60,28 +61,19 @@ export interface BucketValue {
   readonly entries: readonly LeafEntry[] | undefined;
 }
 
-/** Bytes of the file that begin where a sector does. */
-interface Piece {
-  readonly bytes: Buffer;
-  readonly view: DataView;
-}
-
-const pieceOf = (bytes: Buffer): Piece => ({ bytes, view: viewOf(bytes) });
-
 function copyOf({ bytes }: Piece, at: number, end: number): Piece {
   const own = Buffer.allocUnsafeSlow(end - at);
   bytes.copy(own, 0, at, end);
   return pieceOf(own);
 }
 
-const CHUNK_BYTES = 256 * 1024;
-const CHUNKS_MAX = 128;
-/** Between two turns of others. */
-const PAGES_PER_TURN = 10_000;
+/** Nearly all pages are asked for in the order of keys, which is any order in the file: more would be read for nothing. */
+const CHUNK_BYTES = 16 * 1024;
+const CHUNKS_MAX = 2048;
 
 export class PageScan implements Disposable {
   readonly path: string;
-  readonly pageSize: number;
+  pageSize: number;
   /** Valid ones, the newest first. */
   readonly metas: readonly Meta[];
   /** Numbers of all whole pages. */
@@ -107,19 +99,14 @@ export class PageScan implements Disposable {
       return meta !== undefined && (at === 0 || at === meta.pageSize) ? [meta] : [];
     });
     this.metas = metas.sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
-    this.pageSize = this.metas[0]?.pageSize ?? this.#likelyPageSize();
+    this.pageSize = this.metas[0]?.pageSize ?? PAGE_SIZE;
   }
 
   /** Looks at every page. */
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
     const scan = new PageScan(path);
     try {
-      const pages = scan.#find();
-      for (let page = 0; !pages.next().done; page++) {
-        if (page % PAGES_PER_TURN !== 0) continue;
-        await yieldToOthers();
-        throwIfAborted(signal);
-      }
+      await inTurns(scan.#find(), signal);
       return scan;
     } catch (error) {
       scan[Symbol.dispose]();
@@ -159,17 +146,21 @@ export class PageScan implements Disposable {
   }
 
   /** Each size that there is, by how many pages have their own number where they would stand. */
-  #likelyPageSize(): number {
-    const hits = PAGE_SIZES.map((size) => {
+  *#likelyPageSize(): Steps<number> {
+    let best = { size: PAGE_SIZE, found: 0 };
+    for (const size of PAGE_SIZES) {
       let found = 0;
-      for (let id = 2; (id + 1) * size <= this.#length; id++) if (this.#idAt(id * size) === id) found++;
-      return { size, found };
-    });
-    const [best] = hits.filter(({ found }) => found > 0).sort((a, b) => b.found - a.found || b.size - a.size);
-    return best?.size ?? 4096;
+      for (let id = 2; (id + 1) * size <= this.#length; id++) {
+        if (this.#idAt(id * size) === id) found++;
+        yield;
+      }
+      if (found > 0 && found >= best.found) best = { size, found };
+    }
+    return best.size;
   }
 
-  *#find(): Generator<void> {
+  *#find(): Steps {
+    if (this.metas.length === 0) this.pageSize = yield* this.#likelyPageSize();
     for (let place = 2; place < this.pages; place++) {
       yield;
       const at = place * this.pageSize;

@@ -7,11 +7,13 @@ import { constants } from 'node:fs';
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep, setImmediate as yieldToOthers } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { throwIfAborted, unavailable } from '../errors.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
+import { Turn } from '../system/turns.js';
 import { BoltFile, type BoltSource } from './file.js';
 import type { Meta } from './format.js';
+import type { FileHeap } from './heap.js';
 import type { Pages } from './pages.js';
 import { Overtaken, Reading, type ReadingOptions } from './reading.js';
 
@@ -30,6 +32,8 @@ export interface SnapshotOptions {
   readonly readingsMax?: number;
   /** As much as is kept of values that take more than a page. Default: all. */
   readonly valueBytesMax?: number | undefined;
+  /** Has the pages, instead of memory, as long as they are used. */
+  readonly heap?: FileHeap | undefined;
 }
 
 const READINGS_MAX = 60;
@@ -39,8 +43,6 @@ const LANES = 4;
 const BUSY_MS = 5000;
 /** After so many a copy is tried, once. */
 const READINGS_BEFORE_COPY = 3;
-/** Between two turns of others. */
-const TURN_MS = 10;
 /** Calm: not more than one commit in this time. */
 const CALM_MS = 20;
 const CALM_STEPS_MAX = 50;
@@ -49,13 +51,13 @@ const CALM_STEPS_MAX = 50;
  * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when commits came too fast to follow them, each time.
  */
 export async function readBolt(path: string, options: SnapshotOptions = {}): Promise<BoltSnapshot> {
-  const { readingsMax = READINGS_MAX, signal, valueBytesMax } = options;
+  const { readingsMax = READINGS_MAX, signal, valueBytesMax, heap } = options;
   try {
     for (let retries = 0; retries < readingsMax; retries++) {
       using file = new BoltFile(path);
       if (retries > 0) await calm(file, signal);
       const lanes = retries === 0 && file.age() > BUSY_MS ? LANES : 1;
-      const snapshot = await readOnce(file, retries, { signal, valueBytesMax, lanes });
+      const snapshot = await readOnce(file, retries, { signal, valueBytesMax, heap, lanes });
       if (snapshot !== undefined && !file.isReplaced()) return snapshot;
       const copied = retries === READINGS_BEFORE_COPY ? await readCopy(path, retries, options) : undefined;
       if (copied !== undefined) return copied;
@@ -77,16 +79,15 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
 export async function readOnce(
   source: BoltSource,
   retries = 0,
-  { signal, ...options }: SnapshotOptions & ReadingOptions = {},
+  { signal, heap, ...options }: SnapshotOptions & ReadingOptions = {},
 ): Promise<BoltSnapshot | undefined> {
   try {
-    const reading = new Reading(source, options);
-    let turn = performance.now();
+    await heap?.clear();
+    const reading = new Reading(source, { ...options, heap });
+    const turn = new Turn();
     for await (const _ of reading.steps()) {
       throwIfAborted(signal);
-      if (performance.now() - turn < TURN_MS) continue;
-      await yieldToOthers();
-      turn = performance.now();
+      await turn.next();
     }
     const { pages, meta, commits } = reading;
     return { pages, meta, retries, commits };

@@ -8,8 +8,9 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { alreadyExists, invalidArgument, present } from '../errors.js';
+import { alreadyExists, type EbbtideError, invalidArgument, present } from '../errors.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
+import { writeAll } from './bytes.js';
 import {
   BUCKET_BYTES,
   BUCKET_FLAG,
@@ -30,8 +31,6 @@ const FILL = 0.9;
 const INLINE = 1 / 4;
 /** Bytes that wait to be written before `drain` writes them. */
 const PENDING_BYTES_MAX = 4 * 1024 * 1024;
-/** Node writes no more at once. */
-const WRITE_BYTES_MAX = 1024 * 1024 * 1024;
 /** bbolt takes no shorter file for one of its own. */
 const FILE_BYTES_MIN = 4096;
 const FREELIST = 2;
@@ -127,11 +126,14 @@ export class BoltWriter implements AsyncDisposable {
     this.#innermost = parent;
     const isInline =
       !bucket.hasBuckets && bucket.leaves.length === 0 && bucket.bytes <= this.#pageSize * INLINE;
-    const leaf = isInline ? encodeLeaf(bucket.elements, bucket.bytes) : undefined;
-    const value = Buffer.alloc(BUCKET_BYTES + (leaf?.length ?? 0));
+    const value = Buffer.alloc(BUCKET_BYTES + (isInline ? bucket.bytes : 0));
     value.writeBigUInt64LE(BigInt(isInline ? 0 : this.#finishBucket(bucket)), 0);
     value.writeBigUInt64LE(sequence, 8);
-    leaf?.copy(value, BUCKET_BYTES);
+    if (isInline) {
+      const leaf = value.subarray(BUCKET_BYTES);
+      writeHeader(leaf, 0, PageFlag.leaf, bucket.elements.length, 0);
+      encodeElements(bucket.elements, leaf);
+    }
     this.#add({ key, value, isBucket: true });
   }
 
@@ -166,11 +168,7 @@ export class BoltWriter implements AsyncDisposable {
       await link(this.#draft, this.path);
       await syncDirectory(dirname(this.path));
     } catch (error) {
-      if (errnoOf(error) === 'EEXIST')
-        throw alreadyExists(`there is a ${this.path} already`, {
-          object: this.path,
-          remedy: 'name a file that is not there',
-        });
+      if (errnoOf(error) === 'EEXIST') throw isThere(this.path);
       throw fsError('write', this.path, error);
     }
     return size;
@@ -219,9 +217,10 @@ export class BoltWriter implements AsyncDisposable {
   #writeLeaf(bucket: OpenBucket): void {
     const { elements, bytes } = bucket;
     const page = this.#page(PageFlag.leaf, elements.length, bytes);
-    encodeLeaf(elements, bytes).copy(page.bytes, PAGE_HEADER_BYTES, PAGE_HEADER_BYTES);
+    encodeElements(elements, page.bytes);
     this.#append(page.bytes);
-    bucket.leaves.push({ key: elements[0]?.key ?? Buffer.alloc(0), page: page.id });
+    // A copy, which is all that stays of the page that it came from.
+    bucket.leaves.push({ key: Buffer.from(elements[0]?.key ?? []), page: page.id });
     bucket.elements = [];
     bucket.bytes = PAGE_HEADER_BYTES;
   }
@@ -315,6 +314,9 @@ export class BoltWriter implements AsyncDisposable {
   }
 }
 
+export const isThere = (path: string): EbbtideError =>
+  alreadyExists(`there is a ${path} already`, { object: path, remedy: 'name one that is not there' });
+
 const bytesOf = ({ key, value }: Element): number => ELEMENT_BYTES + key.length + value.length;
 
 function checkKey({ last }: OpenBucket, key: Buffer): void {
@@ -324,10 +326,8 @@ function checkKey({ last }: OpenBucket, key: Buffer): void {
     throw invalidArgument(`the key "${key.toString()}" is not in order`, { object: key.toString() });
 }
 
-/** A leaf, as it stands in a page and in the value of an inline bucket: without the number of a page. */
-function encodeLeaf(elements: readonly Element[], bytes: number): Buffer {
-  const leaf = Buffer.alloc(bytes);
-  writeHeader(leaf, 0, PageFlag.leaf, elements.length, 0);
+/** After the header of a leaf, in a page or in the value of an inline bucket. */
+function encodeElements(elements: readonly Element[], leaf: Buffer): void {
   let data = PAGE_HEADER_BYTES + elements.length * ELEMENT_BYTES;
   for (const [n, { key, value, isBucket }] of elements.entries()) {
     const at = PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
@@ -338,7 +338,6 @@ function encodeLeaf(elements: readonly Element[], bytes: number): Buffer {
     data += key.copy(leaf, data);
     data += value.copy(leaf, data);
   }
-  return leaf;
 }
 
 function writeHeader(page: Buffer, id: number, flags: number, count: number, overflow: number): void {
@@ -346,13 +345,6 @@ function writeHeader(page: Buffer, id: number, flags: number, count: number, ove
   page.writeUInt16LE(flags, 8);
   page.writeUInt16LE(count, 10);
   page.writeUInt32LE(overflow, 12);
-}
-
-async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    const length = Math.min(bytes.length - done, WRITE_BYTES_MAX);
-    done += (await file.write(bytes, done, length, at + done)).bytesWritten;
-  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -38,7 +38,7 @@ async function checkRecords(check: Check): Promise<void> {
     await eachLimit(batch, LOOKS, async ([k]) => {
       const [, namespace = '', snapshotter = '', name = ''] = components(k);
       const backend = host.backends.get(snapshotter);
-      if (backend === undefined) return;
+      if (backend === undefined || backend.isKnown === false) return;
       const look = (): Promise<Found | undefined> =>
         examine(check, backend, { namespace, snapshotter, name });
       if ((await look()) === undefined) return;

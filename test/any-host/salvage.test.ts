@@ -15,6 +15,7 @@ import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
 import { isKind } from '../../src/errors.js';
+import { inTurns } from '../../src/system/turns.js';
 import { judge, makeHistory, missing } from '../bolt/program.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
@@ -97,7 +98,7 @@ async function historyOf(
   const names = new Set([...ever].map((line) => line.slice(0, line.lastIndexOf(' '))));
   const fields = new Set([...ever].map((line) => line.slice(line.lastIndexOf(' ') + 1)));
   using scan = await PageScan.read(metadata);
-  const walked = walkTree(scan, scan.metas[0]!.root, []);
+  const walked = await inTurns(walkTree(scan, scan.metas[0]!.root, []));
   assert.deepEqual(walked.gaps, []);
   const pages = new Map(
     walked.records.map(({ path, key, leaf, pages }) => {

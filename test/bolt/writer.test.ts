@@ -1,10 +1,11 @@
 /** Files that we write, judged by bbolt: its own check, its own reading, its own changes afterwards. */
 import assert from 'node:assert/strict';
-import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
 import { copyBucket } from '../../src/bolt/copy.js';
+import { FileHeap } from '../../src/bolt/heap.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
 import { Random } from '../support/random.js';
@@ -138,4 +139,30 @@ test('given what bbolt would not take, then it is refused, and no file is left',
   }
   assert.deepEqual(readdirSync(dir), ['file.db']);
   assert.equal(statSync(path).size, 4);
+});
+
+test('given pages in a file instead of memory, when they are copied, then the copy is the same, and nothing else is left', async (t) => {
+  const dir = await tempDir(t);
+  const [from, path, again, kept] = ['from', 'path', 'again', 'kept'].map((name) => join(dir, name));
+  {
+    await using writer = await BoltWriter.create(from!);
+    for (const [n, length] of [6_000_000, 10, 3_000_000, 3_000_000, 9_000_000].entries()) {
+      writer.openBucket(Buffer.from(`${n}`));
+      for (let key = 0; key < 300; key++)
+        writer.put(Buffer.from(`${key}`.padStart(4)), Buffer.alloc(2000, `${n}${key} `));
+      writer.put(Buffer.from('long'), Buffer.alloc(length, `${n}`));
+      writer.closeBucket();
+    }
+    await writer.finish();
+  }
+  await copy(rootBucket(await readBolt(from!)), path!, 4096);
+  await using heap = await FileHeap.create(kept!);
+  // What the first reading has put there is not in the way of the second one.
+  for (let n = 0; n < 2; n++) {
+    const snapshot = await readBolt(from!, { heap });
+    rmSync(again!, { force: true });
+    await copy(rootBucket(snapshot), again!, 4096);
+    assert.ok(readFileSync(again!).equals(readFileSync(path!)));
+  }
+  assert.deepEqual(readdirSync(dir).sort(), ['again', 'from', 'path']);
 });

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { blobName } from '../../backends/content/layout.js';
 import type { SnapshotInfo } from '../../backends/contract.js';
 import { eachLimit } from '../../backends/files.js';
+import { throwIfAborted } from '../../errors.js';
 import { MAX_DOCUMENT_BYTES } from '../../images/documents.js';
 import { chainIds } from '../../images/unpack.js';
 import { digestOf, isDigest } from '../../model/digest.js';
@@ -44,17 +45,15 @@ export async function lookAtDisk(places: Places, signal?: AbortSignal): Promise<
       return undefined;
     },
   );
-  const snapshots = new Map<string, Map<string, SnapshotInfo>>();
+  const snapshots = new Map<string, ReadonlyMap<string, SnapshotInfo>>();
   for (const [name, path] of places.snapshotters) {
     if ((await stat(join(path, 'metadata.db')).catch(() => undefined)) === undefined) continue;
     const complain = (what: string): void => void notes.push(`snapshotter ${name}: ${what}`);
     const snapshotter = await ForeignSnapshotter.open(name, path, complain, signal);
     if (!snapshotter.isKnown) continue;
-    const all = new Map<string, SnapshotInfo>();
-    await snapshotter.walk((info) => void all.set(info.name, info));
-    snapshots.set(name, all);
+    snapshots.set(name, snapshotter.all);
   }
-  const blobs = content && (await blobsIn(places.content, content));
+  const blobs = content && (await blobsIn(places.content, content, signal));
   const namedIn = (digest: string): ReadonlySet<string> => {
     const size = blobs?.get(digest)?.size ?? Number.POSITIVE_INFINITY;
     return size > MAX_DOCUMENT_BYTES ? new Set() : namesInDocument(places.content, digest);
@@ -80,9 +79,14 @@ function namesInDocument(root: string, digest: string): ReadonlySet<string> {
   return names;
 }
 
-async function blobsIn(root: string, content: ForeignContent): Promise<Map<string, BlobOnDisk>> {
+async function blobsIn(
+  root: string,
+  content: ForeignContent,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, BlobOnDisk>> {
   const blobs = new Map<string, BlobOnDisk>();
   await eachLimit([...(await content.digests())], LOOKS, async (digest) => {
+    throwIfAborted(signal);
     const found = await stat(join(root, blobName(digest)), { bigint: true }).catch(() => undefined);
     if (found?.isFile()) blobs.set(digest, { size: Number(found.size), changedAt: found.mtimeNs });
   });

@@ -8,6 +8,7 @@
 import { isDigest } from '../../model/digest.js';
 import { Label } from '../../model/labels.js';
 import type { Instant } from '../../model/time.js';
+import type { Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import {
   backendName,
@@ -41,14 +42,26 @@ export class Elimination {
   readonly #snapshots = new Map<string, { namespace: string; created: Instant }[]>();
 
   /** `walked`: what the file is about. `isNewest`: it has what there is, but for its gaps. */
-  constructor(walked: Walked, isNewest: boolean, disk: Disk) {
+  static *of(walked: Walked, isNewest: boolean, disk: Disk): Steps<Elimination> {
+    const elimination = new Elimination(walked, isNewest, disk);
+    yield* elimination.#fill(walked);
+    return elimination;
+  }
+
+  private constructor(walked: Walked, isNewest: boolean, disk: Disk) {
     this.#disk = disk;
     this.#gaps = new Gaps(walked.gaps);
     this.#namespaces = isNewest ? namespacesIn(walked) : [];
-    for (const { path, key } of walked.records)
+  }
+
+  *#fill({ records }: Walked): Steps {
+    for (const { path, key } of records) {
       if (kindIn(path) === 'content') this.#blobs.add(`${path[1]}\0${key}`);
-    for (const all of disk.snapshots.values())
+      yield;
+    }
+    for (const all of this.#disk.snapshots.values())
       for (const [stored, { created }] of all) {
+        yield;
         const name = backendName(Buffer.from(stored).toString('latin1'));
         if (name === undefined) continue;
         const { key, namespace } = name;
@@ -59,18 +72,20 @@ export class Elimination {
   }
 
   /** Of leaves that are of one bucket: undefined unless all that says something says the same. */
-  ownerOf(leaves: readonly (readonly Candidate[])[]): Path | undefined {
+  *ownerOf(leaves: readonly (readonly Candidate[])[]): Steps<Path | undefined> {
     const found = new Map<string, Path>();
     for (const records of leaves) {
       // What was removed has left its files only where another namespace has them, too.
       const isLive = records.every((record) => blobsOf(record).every((blob) => this.#isThere(blob)));
-      for (const record of records)
+      for (const record of records) {
+        yield;
         for (const namespace of this.#namespacesOf(record, isLive)) {
           const path: Path = ['v1', namespace, ...(COLLECTION_PATHS[record.kind] ?? [])];
           // Where nothing is missing, it is an old one.
           if (this.#gaps.find(path, record.key) === undefined) return undefined;
           found.set(pathKey(path), path);
         }
+      }
     }
     const [path, ...others] = found.values();
     return others.length === 0 ? path : undefined;

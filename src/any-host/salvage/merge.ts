@@ -15,6 +15,7 @@
 import type { PageScan } from '../../bolt/scan.js';
 import type { Instant } from '../../model/time.js';
 import { decodeAny } from '../../model/wire.js';
+import type { Steps } from '../../system/turns.js';
 import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
 import { namesItself, type Owners } from './owners.js';
@@ -103,20 +104,26 @@ export class Merge {
    * REQUIRES: nothing was added. The tree that the file is about; `isNamed`: by a meta page. Without that anything may be
    * missing.
    */
-  begin(walked: Walked | undefined, isNamed: boolean): void {
+  *begin(walked: Walked | undefined, isNamed: boolean): Steps {
     if (!isNamed) this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
     if (walked === undefined) return;
     for (const page of walked.pages) this.#structure.add(page);
     this.#addSequences(walked);
-    for (const record of walked.records) this.#offer(record, isNamed ? 'current' : 'older');
+    for (const record of walked.records) {
+      this.#offer(record, isNamed ? 'current' : 'older');
+      yield;
+    }
     this.#addLayer(walked, isNamed);
   }
 
   /** An older tree; the newest of them before the others. */
-  addTree(walked: Walked): void {
+  *addTree(walked: Walked): Steps {
     for (const page of walked.pages) if (!this.#claims.has(page)) this.#structure.add(page);
     this.#addSequences(walked);
-    for (const record of walked.records) this.#offerPlaced(walked, record);
+    for (const record of walked.records) {
+      this.#offerPlaced(walked, record);
+      yield;
+    }
     if (!this.#owners.isContradicted(walked)) this.#addLayer(walked, false);
   }
 
@@ -164,10 +171,10 @@ export class Merge {
     );
   }
 
-  /** Namespaces that may have had it, and in which it is not known. */
-  couldHave(kind: RecordKind, key: string, time: Instant): string[] {
+  /** Those of `namespaces()` that may have had it, and in which it is not known. */
+  couldHave(namespaces: ReadonlySet<string>, kind: RecordKind, key: string, time: Instant): string[] {
     if (kind === 'content' && this.#disk.blobs?.has(key) === false) return [];
-    return [...this.namespaces()].filter((namespace) => {
+    return [...namespaces].filter((namespace) => {
       const inner = COLLECTION_PATHS[kind];
       const path: Path = ['v1', namespace, ...(inner ?? ['snapshots'])];
       return !this.has(path, key) && this.isOpen(path, key, time);
@@ -331,7 +338,7 @@ export class Merge {
   }
 
   /** Those that records are known of, and those that snapshots name. */
-  namespaces(): ReadonlySet<string> {
+  *namespaces(): Steps<ReadonlySet<string>> {
     const names = new Set<string>();
     const buckets = [...this.#collections.values()].map(({ path }) => path);
     for (const key of this.sequences.keys()) buckets.push(key.split('\0'));
@@ -339,6 +346,7 @@ export class Merge {
       if (schema === 'v1' && namespace !== undefined) names.add(namespace);
     for (const all of this.#disk.snapshots.values())
       for (const name of all.keys()) {
+        yield;
         const [namespace = ''] = name.split('/', 1);
         names.add(Buffer.from(namespace).toString('latin1'));
       }

@@ -13,6 +13,7 @@
  * A leaf with records of two buckets is damaged, and of neither. What nothing places becomes no record.
  */
 import { zeroTime } from '../../model/time.js';
+import type { Steps } from '../../system/turns.js';
 import type { Candidate, Elimination } from './elimination.js';
 import { backendNameOf, kindIn, type Path, type RecordKind, type Tree } from './shapes.js';
 import { type FoundRecord, pathKey, type Walked } from './walk.js';
@@ -52,25 +53,29 @@ export class Owners {
   readonly #next: Leaf[] = [];
 
   /** The tree that the file is about. REQUIRES: no other was added. */
-  prove(walked: Walked): void {
-    for (const { page, path, identities } of leavesIn(walked)) {
+  *prove(walked: Walked): Steps {
+    for (const { page, path, identities } of yield* leavesIn(walked)) {
+      yield;
       for (const identity of identities) this.#know(identity, path);
       this.#leafOf(page, identities);
     }
   }
 
   /** An older tree. `treeOf`: reads a record. */
-  claim(walked: Walked, treeOf: (record: FoundRecord) => Tree | undefined): void {
+  *claim(walked: Walked, treeOf: (record: FoundRecord) => Tree | undefined): Steps {
     const tree = this.#trees.push(walked) - 1;
     for (const pair of walked.shared) for (const path of pair) this.#contradict({ tree, path });
     for (const record of walked.records) {
+      yield;
       const { path, key } = record;
       const fields = namesItself(kindIn(path)) ? treeOf(record) : undefined;
       const name = fields && backendNameOf(fields);
       if (name?.key === key && name.namespace !== path[1]) this.#contradict({ tree, path });
     }
-    for (const { page, path, identities } of leavesIn(walked))
+    for (const { page, path, identities } of yield* leavesIn(walked)) {
       this.#leafOf(page, identities).claims.push({ tree, path });
+      yield;
+    }
   }
 
   /** A leaf that no tree leads to. */
@@ -83,38 +88,47 @@ export class Owners {
     this.#families.push([branch, ...children].map((page) => this.#leafOf(page, [])));
   }
 
-  resolve(elimination?: Elimination): void {
-    for (const leaf of this.#leaves.values()) this.#look(leaf);
-    this.#spread();
-    this.#inherit();
-    this.#takeClaims();
-    this.#inherit();
-    if (elimination === undefined) return;
-    for (const group of this.#openGroups()) {
-      const owner = elimination.ownerOf(group.map(({ strays }) => strays));
-      if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+  *resolve(elimination?: Elimination): Steps {
+    for (const leaf of this.#leaves.values()) {
+      this.#look(leaf);
+      yield;
     }
-    this.#spread();
+    yield* this.#spread();
+    yield* this.#inherit();
+    yield* this.#takeClaims();
+    yield* this.#inherit();
+    if (elimination === undefined) return;
+    for (const group of yield* this.#openGroups()) {
+      const owner = yield* elimination.ownerOf(group.map(({ strays }) => strays));
+      if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+      yield;
+    }
+    yield* this.#spread();
   }
 
   /** Leaves that nothing places, each with those of the same bucket: by a record of both, or a branch above. */
-  *#openGroups(): Generator<Leaf[]> {
+  *#openGroups(): Steps<Leaf[][]> {
     const related = new Map<Leaf, (readonly Leaf[])[]>();
-    for (const family of this.#families)
-      for (const member of family) related.set(member, [...(related.get(member) ?? []), family]);
+    for (const family of this.#families) {
+      for (const member of family) listed(related, member).push(family);
+      yield;
+    }
+    const groups: Leaf[][] = [];
     const seen = new Set<Leaf>();
     for (const leaf of this.#leaves.values()) {
       const group: Leaf[] = [];
       const next = [leaf];
       for (let one = next.pop(); one !== undefined; one = next.pop()) {
+        yield;
         if (seen.has(one) || one.owner !== undefined || one.isMixed) continue;
         seen.add(one);
         group.push(one);
         for (const others of related.get(one) ?? []) next.push(...others);
         for (const identity of one.identities) next.push(...(this.#byIdentity.get(identity) ?? []));
       }
-      if (group.length > 0) yield group;
+      if (group.length > 0) groups.push(group);
     }
+    return groups;
   }
 
   /** The bucket of a leaf's records. */
@@ -128,12 +142,15 @@ export class Owners {
   }
 
   /** What an older tree says, where nothing contradicts. */
-  #takeClaims(): void {
-    for (const { owner, claims } of this.#leaves.values())
+  *#takeClaims(): Steps {
+    for (const { owner, claims } of this.#leaves.values()) {
+      yield;
       for (const claim of claims)
         if (owner !== undefined && pathKey(owner) !== pathKey(claim.path)) this.#contradict(claim);
+    }
     const claimed: [Leaf, Path][] = [];
     for (const leaf of this.#leaves.values()) {
+      yield;
       if (leaf.owner !== undefined || leaf.isMixed) continue;
       const claims = new Map(
         leaf.claims.filter((claim) => !this.#isContradicted(claim)).map(({ path }) => [pathKey(path), path]),
@@ -142,18 +159,23 @@ export class Owners {
       if (path !== undefined && claims.size === 1) claimed.push([leaf, path]);
     }
     // All of them first: one that another contradicts is not taken.
-    for (const [{ identities }, path] of claimed)
+    for (const [{ identities }, path] of claimed) {
       for (const identity of identities) this.#know(identity, path);
-    for (const [leaf, path] of claimed)
+      yield;
+    }
+    for (const [leaf, path] of claimed) {
       if (leaf.identities.every((identity) => this.#known.get(identity) !== BOTH)) this.#place(leaf, path);
-    this.#spread();
+      yield;
+    }
+    yield* this.#spread();
   }
 
   /** Members of a family of which one is placed. */
-  #inherit(): void {
+  *#inherit(): Steps {
     for (let hasMore = true; hasMore; ) {
       hasMore = false;
       for (const family of this.#families) {
+        yield;
         const owners = new Map(
           family.flatMap(({ owner }) => (owner === undefined ? [] : [[pathKey(owner), owner]])),
         );
@@ -165,7 +187,7 @@ export class Owners {
           hasMore = true;
         }
       }
-      this.#spread();
+      yield* this.#spread();
     }
   }
 
@@ -174,11 +196,7 @@ export class Owners {
     if (there !== undefined) return there;
     const leaf: Leaf = { identities, claims: [], strays: [], isMixed: false };
     this.#leaves.set(page, leaf);
-    for (const identity of identities) {
-      const others = this.#byIdentity.get(identity);
-      if (others === undefined) this.#byIdentity.set(identity, [leaf]);
-      else others.push(leaf);
-    }
+    for (const identity of identities) listed(this.#byIdentity, identity).push(leaf);
     return leaf;
   }
 
@@ -206,8 +224,9 @@ export class Owners {
     if (owner !== undefined && !leaf.isMixed) this.#place(leaf, owner);
   }
 
-  #spread(): void {
+  *#spread(): Steps {
     for (let leaf = this.#next.pop(); leaf !== undefined; leaf = this.#next.pop()) {
+      yield;
       const { owner, identities } = leaf;
       if (owner === undefined) continue;
       leaf.isMixed = identities.some((identity) => this.#isElsewhere(identity, owner));
@@ -247,10 +266,21 @@ const identitiesOf = (records: readonly Identified[]): string[] =>
     namesItself(kind) || createdAt === zeroTime ? [] : [`${kind}\0${createdAt}\0${key}`],
   );
 
+/** The list of a key, which is there from now on. */
+function listed<K, V>(lists: Map<K, V[]>, key: K): V[] {
+  let list = lists.get(key);
+  if (list === undefined) {
+    list = [];
+    lists.set(key, list);
+  }
+  return list;
+}
+
 /** Leaves of records that do not name their namespace. */
-function leavesIn({ records }: Walked): { page: number; path: Path; identities: string[] }[] {
+function* leavesIn({ records }: Walked): Steps<{ page: number; path: Path; identities: string[] }[]> {
   const leaves = new Map<number, { path: Path; records: Identified[] }>();
   for (const { path, leaf, key, createdAt } of records) {
+    yield;
     const kind = kindIn(path);
     if (kind === undefined || namesItself(kind)) continue;
     const record = { kind, key, createdAt };

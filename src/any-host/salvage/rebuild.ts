@@ -3,7 +3,7 @@
  * labels of references, from the manifests; snapshots from their snapshotters. Only where something is missing. Called by salvage.ts.
  */
 
-import { present, throwIfAborted } from '../../errors.js';
+import { present } from '../../errors.js';
 import {
   MAX_DOCUMENT_BYTES,
   parseConfig,
@@ -17,6 +17,7 @@ import { digestOf } from '../../model/digest.js';
 import { Label } from '../../model/labels.js';
 import type { StringMap } from '../../model/records.js';
 import { encodeTime, encodeVarint } from '../../model/wire.js';
+import { inTurns, type Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import type { Merge } from './merge.js';
 import { backendName, type Path, placeIn, type Tree, textOf, treeIn } from './shapes.js';
@@ -44,25 +45,17 @@ const textsTree = (texts: StringMap): Tree | undefined =>
     : treeOf(Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, Buffer.from(text)])));
 
 export async function rebuild(merge: Merge, disk: Disk, signal?: AbortSignal): Promise<Rebuilt[]> {
-  const snapshots = rebuiltSnapshots(merge, disk);
+  const snapshots = await inTurns(rebuiltSnapshots(merge, disk), signal);
   const blobs = new BlobRebuilder(merge, disk, snapshots);
-  for (const { path, records } of merge.collections) {
-    const place = placeIn(path);
-    if (place?.kind !== 'image') continue;
-    for (const record of records.values()) {
-      throwIfAborted(signal);
-      const target = treeIn(merge.treeOf(record) ?? treeOf({}), 'target');
-      const [digest, mediaType] = ['digest', 'mediatype'].map((name) => textOf(target?.entries.get(name)));
-      if (digest !== undefined) await blobs.visit(place.namespace, { digest, mediaType: mediaType ?? '' }, 0);
-    }
-  }
-  return [...snapshots, ...blobs.rebuilt];
+  await inTurns(blobs.visitImages(), signal);
+  return snapshots.concat(blobs.rebuilt);
 }
 
-function rebuiltSnapshots(merge: Merge, { snapshots }: Disk): Rebuilt[] {
+function* rebuiltSnapshots(merge: Merge, { snapshots }: Disk): Steps<Rebuilt[]> {
   const rebuilt: Rebuilt[] = [];
   for (const [snapshotter, all] of snapshots) {
     for (const { name, parent, labels, created, updated } of all.values()) {
+      yield;
       const own = backendName(bytesOf(name));
       if (own === undefined) continue;
       const path: Path = ['v1', own.namespace, 'snapshots', bytesOf(snapshotter)];
@@ -81,6 +74,12 @@ function rebuiltSnapshots(merge: Merge, { snapshots }: Disk): Rebuilt[] {
   return rebuilt;
 }
 
+interface Described {
+  readonly children: readonly LabelledChild[];
+  readonly labels: StringMap;
+}
+const NOTHING: Described = { children: [], labels: {} };
+
 /** As of an index of indexes. */
 const DEPTH_MAX = 8;
 
@@ -97,7 +96,21 @@ class BlobRebuilder {
     this.#snapshots = new Set(snapshots.map(({ path, key }) => [...path, key].join('\0')));
   }
 
-  async visit(namespace: string, { digest, mediaType }: LabelledChild, depth: number): Promise<void> {
+  *visitImages(): Steps {
+    for (const { path, records } of this.#merge.collections) {
+      const place = placeIn(path);
+      if (place?.kind !== 'image') continue;
+      for (const record of records.values()) {
+        yield;
+        const target = treeIn(this.#merge.treeOf(record) ?? treeOf({}), 'target');
+        const [digest, mediaType] = ['digest', 'mediatype'].map((name) => textOf(target?.entries.get(name)));
+        if (digest !== undefined)
+          yield* this.#visit(place.namespace, { digest, mediaType: mediaType ?? '' }, 0);
+      }
+    }
+  }
+
+  *#visit(namespace: string, { digest, mediaType }: LabelledChild, depth: number): Steps {
     const seen = `${namespace}\0${digest}`;
     const file = this.#disk.blobs?.get(digest);
     if (file === undefined || this.#seen.has(seen) || depth > DEPTH_MAX) return;
@@ -106,7 +119,11 @@ class BlobRebuilder {
     const path: Path = ['v1', namespace, 'content', 'blob'];
     const isLost = !this.#merge.has(path, digest) && this.#merge.mayMiss(path, digest);
     if (!isParent && !isLost) return;
-    const { children, labels } = await this.#describe(namespace, digest, mediaType, file.size);
+    let described: Described = NOTHING;
+    yield this.#describe(namespace, digest, mediaType, file.size).then((found) => {
+      described = found;
+    });
+    const { children, labels } = described;
     if (isLost) {
       const at = encodeTime(file.changedAt);
       const tree = treeOf({
@@ -117,21 +134,15 @@ class BlobRebuilder {
       });
       this.rebuilt.push({ path, key: digest, tree });
     }
-    for (const child of children) await this.visit(namespace, child, depth + 1);
+    for (const child of children) yield* this.#visit(namespace, child, depth + 1);
   }
 
   /** What a blob refers to. One that is not what its digest says refers to nothing. */
-  async #describe(
-    namespace: string,
-    digest: string,
-    mediaType: string,
-    size: number,
-  ): Promise<{ children: readonly LabelledChild[]; labels: StringMap }> {
-    const nothing = { children: [], labels: {} };
+  async #describe(namespace: string, digest: string, mediaType: string, size: number): Promise<Described> {
     const isConfig = /config|container\.image\.v1/.test(mediaType);
-    if (!isIndexType(mediaType) && !isManifestType(mediaType) && !isConfig) return nothing;
+    if (!isIndexType(mediaType) && !isManifestType(mediaType) && !isConfig) return NOTHING;
     const bytes = size > MAX_DOCUMENT_BYTES ? undefined : await this.#read(digest, size);
-    if (bytes === undefined) return nothing;
+    if (bytes === undefined) return NOTHING;
     try {
       const json = parseObject(bytes, digest);
       if (isIndexType(mediaType)) {
@@ -144,7 +155,7 @@ class BlobRebuilder {
       }
       return { children: [], labels: this.#snapshotLabels(namespace, parseConfig(json, digest).diffIds) };
     } catch {
-      return nothing;
+      return NOTHING;
     }
   }
 

@@ -3,10 +3,10 @@
  * and a report of what is there, what is missing and what was guessed. The damaged file is only read, and so is everything beside it. Nobody may
  * write to it meanwhile. How records are distinguished: merge.ts. Called by the verb.
  */
-import { yieldToEventLoop } from '../../backends/files.js';
 import { PageScan } from '../../bolt/scan.js';
-import { failedPrecondition, throwIfAborted } from '../../errors.js';
+import { failedPrecondition } from '../../errors.js';
 import { type Instant, zeroTime } from '../../model/time.js';
+import { inTurns, type Steps } from '../../system/turns.js';
 import { outsideOf } from '../compact.js';
 import { findPlaces } from '../places.js';
 import { Creations } from './creations.js';
@@ -19,7 +19,7 @@ import { type Rebuilt, rebuild } from './rebuild.js';
 import { findTrees, type Trees } from './roots.js';
 import { kindIn, type Path, placeIn, type RecordKind, readTree } from './shapes.js';
 import { addStrays, readStrays, type Stray, type StrayLeaf } from './stray.js';
-import type { Gap } from './walk.js';
+import type { Gap, Walked } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
 
 export interface SalvagedRecords {
@@ -83,30 +83,17 @@ export async function salvage(
   const disk = await lookAtDisk(places, signal);
   try {
     using scan = await PageScan.read(places.metadata, signal);
-    await yieldToEventLoop();
-    throwIfAborted(signal);
-    const trees = findTrees(scan);
-    const { first, older, isNamed } = trees;
-    const isWhole = isNamed && first?.gaps.length === 0;
-    const strays = isWhole ? [] : readStrays(scan, leavesIn(trees), disk.snapshotters);
-    const owners = ownersIn(scan, trees, strays, disk);
-    const merge = new Merge(scan, disk, owners, creationsIn(trees, strays));
-    merge.begin(first, isNamed);
-    for (const walked of older) {
-      await yieldToEventLoop();
-      throwIfAborted(signal);
-      merge.addTree(walked);
-    }
-    const unplaced = unplacedIn(merge, addStrays(strays, merge, owners, disk));
+    const { first, isNamed, isWhole, merge, unplaced } = await inTurns(mergedIn(scan, disk), signal);
     const rebuilt = isWhole ? [] : await rebuild(merge, disk, signal);
-    const counts = countsOf(merge, rebuilt);
+    const counts = await inTurns(countsOf(merge, rebuilt), signal);
     if (counts.length === 0)
       throw failedPrecondition(`no record of a containerd can be read in ${places.metadata}`, {
         object: places.metadata,
         remedy:
           'look for a copy of the file; containerd makes a new one, and pulls images again, when it is moved away',
       });
-    const written = await writeRecords(target, scan.pageSize, merge, rebuilt, disk);
+    const guessed = await inTurns(guessedIn(merge, rebuilt), signal);
+    const written = await writeRecords(target, scan.pageSize, merge, rebuilt, disk, signal);
     const notes = [...disk.notes];
     if (!written.hasVersion) notes.push(`the version of the schema is lost: ${GUESSED_VERSION} is assumed`);
     if (!isNamed)
@@ -124,7 +111,7 @@ export async function salvage(
       isNamed,
       records: counts,
       gaps: (first?.gaps ?? []).map(gapOf),
-      guessed: guessedIn(merge, rebuilt),
+      guessed,
       leftOut: leftOutOf(merge),
       unplaced,
       notes,
@@ -134,35 +121,74 @@ export async function salvage(
   }
 }
 
-const leavesIn = ({ first, older }: Trees): Set<number> =>
-  new Set([first, ...older].flatMap((walked) => walked?.records.map(({ leaf }) => leaf) ?? []));
+interface Merged {
+  /** The tree that the file is about. */
+  readonly first: Walked | undefined;
+  readonly isNamed: boolean;
+  readonly isWhole: boolean;
+  readonly merge: Merge;
+  readonly unplaced: SalvageReport['unplaced'];
+}
 
-function ownersIn(
+function* mergedIn(scan: PageScan, disk: Disk): Steps<Merged> {
+  const trees = yield* findTrees(scan);
+  const { first, older, isNamed } = trees;
+  const isWhole = isNamed && first?.gaps.length === 0;
+  // Nothing is asked of the rest of the file then.
+  const strays = isWhole ? [] : yield* readStrays(scan, yield* leavesIn(trees), disk.snapshotters);
+  const owners = isWhole ? new Owners() : yield* ownersIn(scan, trees, strays, disk);
+  const creations = isWhole ? new Creations() : yield* creationsIn(trees, strays);
+  const merge = new Merge(scan, disk, owners, creations);
+  yield* merge.begin(first, isNamed);
+  for (const walked of older) yield* merge.addTree(walked);
+  const rest = yield* addStrays(strays, merge, owners, disk);
+  return { first, isNamed, isWhole, merge, unplaced: yield* unplacedIn(merge, rest) };
+}
+
+function* leavesIn({ first, older }: Trees): Steps<Set<number>> {
+  const leaves = new Set<number>();
+  for (const walked of [first, ...older])
+    for (const { leaf } of walked?.records ?? []) {
+      leaves.add(leaf);
+      yield;
+    }
+  return leaves;
+}
+
+function* ownersIn(
   scan: PageScan,
   { first, older, isNamed }: Trees,
   strays: readonly StrayLeaf[],
   disk: Disk,
-): Owners {
+): Steps<Owners> {
   const owners = new Owners();
-  if (first !== undefined) owners.prove(first);
+  if (first !== undefined) yield* owners.prove(first);
   for (const walked of older)
-    owners.claim(walked, ({ isBucket, value }) => (isBucket ? readTree(scan, value) : undefined));
-  for (const { page, records } of strays) owners.addStray(page, records);
-  for (const [branch, children] of familiesIn(scan)) owners.addFamily(branch, children);
+    yield* owners.claim(walked, ({ isBucket, value }) => (isBucket ? readTree(scan, value) : undefined));
+  for (const { page, records } of strays) {
+    owners.addStray(page, records);
+    yield;
+  }
+  yield* familiesIn(scan, (branch, children) => owners.addFamily(branch, children));
   const isNewest = isNamed && first?.gaps.every(({ reason }) => reason !== 'other') === true;
-  const elimination = first && new Elimination(first, isNewest, disk);
-  owners.resolve(elimination);
+  const elimination = first && (yield* Elimination.of(first, isNewest, disk));
+  yield* owners.resolve(elimination);
   return owners;
 }
 
-function creationsIn({ first, older, isNamed }: Trees, strays: readonly StrayLeaf[]): Creations {
+function* creationsIn({ first, older, isNamed }: Trees, strays: readonly StrayLeaf[]): Steps<Creations> {
   const creations = new Creations();
   for (const walked of [first, ...older])
     for (const record of walked?.records ?? []) {
       const kind = kindIn(record.path);
       if (kind !== undefined) creations.add(kind, record, isNamed && walked === first);
+      yield;
     }
-  for (const { records } of strays) for (const record of records) creations.add(record.kind, record);
+  for (const { records } of strays)
+    for (const record of records) {
+      creations.add(record.kind, record);
+      yield;
+    }
   return creations;
 }
 
@@ -174,7 +200,7 @@ const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({
   reason: reason === 'other' ? 'the page was given out again' : 'not readable',
 });
 
-function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] {
+function* countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): Steps<SalvagedRecords[]> {
   const counts = new Map<string, SalvagedRecords>();
   const count = (path: Path, origin: 'current' | 'older' | 'rebuilt'): void => {
     const place = placeIn(path);
@@ -187,12 +213,15 @@ function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] 
     counts.set(at, found);
   };
   for (const { path, records } of merge.collections)
-    for (const { origin } of records.values()) count(path, origin);
+    for (const { origin } of records.values()) {
+      count(path, origin);
+      yield;
+    }
   for (const { path } of rebuilt) count(path, 'rebuilt');
   return [...counts.values()].sort((a, b) => (a.namespace + a.kind < b.namespace + b.kind ? -1 : 1));
 }
 
-function guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): SalvageReport['guessed'] {
+function* guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): Steps<SalvageReport['guessed']> {
   const guessed: SalvageReport['guessed'] = [];
   const add = (path: Path, key: string, origin: 'older' | 'rebuilt'): void => {
     const place = placeIn(path);
@@ -200,7 +229,10 @@ function guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): SalvageReport['gu
     guessed.push({ kind: place.kind, namespace: textFrom(place.namespace), key: textFrom(key), origin });
   };
   for (const { path, records } of merge.collections)
-    for (const { key, origin } of records.values()) if (origin === 'older') add(path, key, origin);
+    for (const { key, origin } of records.values()) {
+      if (origin === 'older') add(path, key, origin);
+      yield;
+    }
   for (const { path, key } of rebuilt) add(path, key, 'rebuilt');
   return guessed;
 }
@@ -219,14 +251,16 @@ function leftOutOf(merge: Merge): SalvageReport['leftOut'] {
 }
 
 /** Where each may be missing. */
-function unplacedIn(merge: Merge, strays: readonly Stray[]): SalvageReport['unplaced'] {
+function* unplacedIn(merge: Merge, strays: readonly Stray[]): Steps<SalvageReport['unplaced']> {
+  const all = yield* merge.namespaces();
   const seen = new Set<string>();
   const unplaced: SalvageReport['unplaced'] = [];
   const found = [...merge.unplaced, ...strays];
   for (const { kind, key, changedAt } of found) {
+    yield;
     const at = `${kind}\0${key}`;
     if (seen.has(at)) continue;
-    const namespaces = merge.couldHave(kind, key, changedAt).map(textFrom);
+    const namespaces = merge.couldHave(all, kind, key, changedAt).map(textFrom);
     if (namespaces.length === 0) continue;
     seen.add(at);
     unplaced.push({ kind, key: textFrom(key), namespaces });

@@ -3,6 +3,7 @@
  * ingests have that in theirs, of others owners.ts knows it. What nothing places is left out. Called by salvage.ts.
  */
 import type { LeafPage, PageScan } from '../../bolt/scan.js';
+import type { Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import type { Merge } from './merge.js';
 import { namesItself, type Owners } from './owners.js';
@@ -34,18 +35,19 @@ export interface StrayLeaf {
 }
 
 /** `known`: leaves whose records are known. `snapshotters`: names of buckets, which are not records. */
-export function readStrays(
+export function* readStrays(
   scan: PageScan,
   known: ReadonlySet<number>,
   snapshotters: ReadonlySet<string>,
-): StrayLeaf[] {
+): Steps<StrayLeaf[]> {
   const leaves: StrayLeaf[] = [];
   for (const id of scan.ids) {
+    yield;
     const page = known.has(id) ? undefined : scan.page(id);
     const hasRecords =
       page?.kind === 'leaf' &&
       page.entries.every(({ key, isBucket }) => isBucket && !PARTS.includes(key) && !snapshotters.has(key));
-    const leaf = hasRecords ? readLeaf(scan, page) : undefined;
+    const leaf = hasRecords ? yield* readLeaf(scan, page) : undefined;
     if (leaf !== undefined && leaf.records.length > 0) leaves.push(leaf);
   }
   return leaves;
@@ -54,10 +56,11 @@ export function readStrays(
 /** What has everything below it. */
 const PARTS: readonly string[] = ['v1', ...NAMESPACE_PARTS, ...CONTENT_PARTS];
 
-function readLeaf(scan: PageScan, { id, entries }: LeafPage): StrayLeaf {
+function* readLeaf(scan: PageScan, { id, entries }: LeafPage): Steps<StrayLeaf> {
   const records: Stray[] = [];
   let isDoubtful = false;
   for (const { key, value } of entries) {
+    yield;
     const pages: number[] = [];
     const tree = readTree(scan, value, pages);
     if (tree === undefined) {
@@ -74,13 +77,19 @@ function readLeaf(scan: PageScan, { id, entries }: LeafPage): StrayLeaf {
 }
 
 /** Adds what can be placed. Returns the rest. */
-export function addStrays(leaves: readonly StrayLeaf[], merge: Merge, owners: Owners, disk: Disk): Stray[] {
+export function* addStrays(
+  leaves: readonly StrayLeaf[],
+  merge: Merge,
+  owners: Owners,
+  disk: Disk,
+): Steps<Stray[]> {
   const unplaced: Stray[] = [];
   for (const { page, records, isDoubtful } of leaves) {
     // It leads to pages of other records as well: it was replaced by another leaf.
     const isOld =
       isDoubtful || records.some(({ key, pages }) => pages.some((one) => merge.isTaken(one, key)));
     for (const stray of records) {
+      yield;
       const { kind, tree, ...record } = stray;
       const path = namesItself(kind) ? pathIn(kind, tree, disk) : owners.ownerOf(page);
       if (path === undefined) unplaced.push(stray);

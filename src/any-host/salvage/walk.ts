@@ -1,6 +1,7 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
 import type { BranchPage, LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
+import type { Steps } from '../../system/turns.js';
 import {
   CONTENT_PARTS,
   changedAt,
@@ -77,13 +78,22 @@ export function isBelow(
 
 export const pathKey = (path: Path): string => path.join('\0');
 
+interface Found {
+  readonly records: FoundRecord[];
+  readonly gaps: Gap[];
+}
+
+/** What a leaf of records has, by its page and its bucket: nearly all leaves are of several trees. */
+export type KnownLeaves = Map<string, Found>;
+
 /** Everything below a page that is the root of the bucket `path`, but for namespaces that are left out: those are gaps. */
-export function walkTree(
+export function* walkTree(
   scan: PageScan,
   root: number,
   path: Path,
+  known: KnownLeaves = new Map(),
   leftOut: ReadonlySet<string> = new Set(),
-): Walked {
+): Steps<Walked> {
   const walked: Walked = {
     root,
     path,
@@ -95,7 +105,7 @@ export function walkTree(
     shared: [],
     newest: zeroTime,
   };
-  new Walk(scan, walked, leftOut).pages(path, root);
+  yield* new Walk(scan, walked, known, leftOut).pages(path, root);
   return walked;
 }
 
@@ -112,19 +122,22 @@ const isPart = (name: string): boolean => NAMESPACE_PARTS.includes(name) || CONT
 class Walk {
   readonly #scan: PageScan;
   readonly #walked: Walked;
+  readonly #known: KnownLeaves;
   readonly #leftOut: ReadonlySet<string>;
   /** The bucket of each page. */
   readonly #bucketOf = new Map<number, Path>();
 
-  constructor(scan: PageScan, walked: Walked, leftOut: ReadonlySet<string>) {
+  constructor(scan: PageScan, walked: Walked, known: KnownLeaves, leftOut: ReadonlySet<string>) {
     this.#scan = scan;
     this.#walked = walked;
+    this.#known = known;
     this.#leftOut = leftOut;
   }
 
-  pages(path: Path, root: number): void {
+  *pages(path: Path, root: number): Steps {
     const next: Range[] = [{ page: root, from: '', to: undefined }];
     for (let range = next.pop(); range !== undefined; range = next.pop()) {
+      yield;
       const { first, ...where } = range;
       const { from, to } = where;
       const page = this.#scan.page(range.page);
@@ -142,7 +155,10 @@ class Walk {
       }
       this.#walked.pages.add(range.page);
       this.#bucketOf.set(range.page, path);
-      if (page.kind === 'leaf') this.#entries(path, page.entries, page.id);
+      if (page.kind === 'leaf')
+        yield* kindIn(path) === undefined
+          ? this.#entries(path, page.entries, page.id)
+          : this.#leaf(path, page);
       else {
         const ranges = page.children.map(
           (child, n): Range => ({
@@ -171,23 +187,49 @@ class Walk {
     return areAllBuckets && ![...names].every(isPart);
   }
 
-  #entries(path: Path, entries: readonly LeafEntry[], leaf: number): void {
-    const records: FoundRecord[] = [];
-    let isDoubtful = false;
+  *#leaf(path: Path, { id, entries }: LeafPage): Steps {
+    const at = `${id}\0${pathKey(path)}`;
+    let found = this.#known.get(at);
+    if (found === undefined) {
+      found = yield* this.#recordsIn(path, entries, id);
+      this.#known.set(at, found);
+    }
+    this.#take(found);
+  }
+
+  *#entries(path: Path, entries: readonly LeafEntry[], leaf: number): Steps {
+    const records: LeafEntry[] = [];
     for (const entry of entries) {
       const inner = [...path, entry.key];
-      if (entry.isBucket && isStructure(inner)) {
-        this.#bucket(path, inner, entry, leaf);
-        continue;
-      }
-      const record = this.#record(path, entry, leaf);
+      if (entry.isBucket && isStructure(inner)) yield* this.#bucket(path, inner, entry, leaf);
+      else records.push(entry);
+    }
+    this.#take(yield* this.#recordsIn(path, records, leaf));
+  }
+
+  #take({ records, gaps }: Found): void {
+    const walked = this.#walked;
+    for (const gap of gaps) walked.gaps.push(gap);
+    for (const record of records) {
+      walked.records.push(record);
+      if (record.changedAt > walked.newest) walked.newest = record.changedAt;
+    }
+  }
+
+  *#recordsIn(path: Path, entries: readonly LeafEntry[], leaf: number): Steps<Found> {
+    const records: FoundRecord[] = [];
+    const gaps: Gap[] = [];
+    let isDoubtful = false;
+    for (const entry of entries) {
+      yield;
+      const record = this.#record(path, entry, leaf, gaps);
       if (record === 'other') isDoubtful = true;
       else if (record !== undefined) records.push(record);
     }
-    for (const record of records) this.#walked.records.push(isDoubtful ? { ...record, isDoubtful } : record);
+    return { records: isDoubtful ? records.map((record) => ({ ...record, isDoubtful })) : records, gaps };
   }
 
-  #bucket(path: Path, inner: Path, { key, value }: LeafEntry, leaf: number): void {
+  *#bucket(path: Path, inner: Path, { key, value }: LeafEntry, leaf: number): Steps {
     this.#walked.buckets.push(inner);
     if (isNamespace(inner) && this.#leftOut.has(key)) {
       this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'other' });
@@ -195,12 +237,17 @@ class Walk {
     }
     const bucket = this.#scan.bucket(value);
     if (bucket !== undefined) this.#walked.sequences.set(pathKey(inner), bucket.sequence);
-    if (bucket?.page !== 0 && bucket !== undefined) this.pages(inner, bucket.page);
-    else if (bucket?.entries !== undefined) this.#entries(inner, bucket.entries, leaf);
+    if (bucket?.page !== 0 && bucket !== undefined) yield* this.pages(inner, bucket.page);
+    else if (bucket?.entries !== undefined) yield* this.#entries(inner, bucket.entries, leaf);
     else this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'not readable' });
   }
 
-  #record(path: Path, { key, isBucket, value }: LeafEntry, leaf: number): FoundRecord | 'other' | undefined {
+  #record(
+    path: Path,
+    { key, isBucket, value }: LeafEntry,
+    leaf: number,
+    gaps: Gap[],
+  ): FoundRecord | 'other' | undefined {
     const pages: number[] = [];
     let [created, time] = [zeroTime, zeroTime];
     if (isBucket) {
@@ -208,13 +255,12 @@ class Walk {
       const kind = kindIn(path);
       if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
         const reason = tree === undefined ? 'not readable' : 'other';
-        this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
+        gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
         const isAnothers = kind !== undefined && isOther(this.#scan, value);
         return reason === 'other' || isAnothers ? 'other' : undefined;
       }
       [created, time] = [createdAt(tree), changedAt(tree)];
     }
-    if (time > this.#walked.newest) this.#walked.newest = time;
     return {
       path,
       key,
@@ -233,8 +279,9 @@ const isNamespace = (path: Path): boolean => path.length === 2 && path[0] === 'v
 
 const only = (key: string): { from: string; to: string } => ({ from: key, to: `${key}\0` });
 
-/** Whether something may be missing at a place. */
+/** Whether something may be missing at a place. Of one tree: no two of a bucket overlap. */
 export class Gaps {
+  /** By bucket, in order. */
   readonly #byPath = new Map<string, Gap[]>();
 
   constructor(gaps: readonly Gap[]) {
@@ -244,17 +291,27 @@ export class Gaps {
       if (others === undefined) this.#byPath.set(key, [gap]);
       else others.push(gap);
     }
+    for (const all of this.#byPath.values()) all.sort((a, b) => (a.from < b.from ? -1 : 1));
   }
 
   /** Of a record, or of a bucket that it would be in. */
   find(path: Path, key: string): Gap | undefined {
     for (let depth = 0; depth <= path.length; depth++) {
       const name = path[depth] ?? key;
-      const found = this.#byPath
-        .get(pathKey(path.slice(0, depth)))
-        ?.find(({ from, to }) => from <= name && (to === undefined || name < to));
-      if (found !== undefined) return found;
+      const found = lastFrom(this.#byPath.get(pathKey(path.slice(0, depth))) ?? [], name);
+      if (found !== undefined && (found.to === undefined || name < found.to)) return found;
     }
     return undefined;
   }
+}
+
+/** The last one that does not begin after a name. */
+function lastFrom(gaps: readonly Gap[], name: string): Gap | undefined {
+  let [low, high] = [0, gaps.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((gaps[middle]?.from ?? '') <= name) low = middle + 1;
+    else high = middle;
+  }
+  return gaps[low - 1];
 }

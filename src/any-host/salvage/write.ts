@@ -1,6 +1,7 @@
 /** The records that are left, as a file that containerd opens. Called by salvage.ts. */
 import { BoltWriter } from '../../bolt/writer.js';
 import { encodeVarint } from '../../model/wire.js';
+import { inTurns, type Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import type { Kept, Merge } from './merge.js';
 import type { Rebuilt } from './rebuild.js';
@@ -30,6 +31,7 @@ export async function writeRecords(
   merge: Merge,
   rebuilt: readonly Rebuilt[],
   disk: Disk,
+  signal?: AbortSignal,
 ): Promise<Written> {
   const root: Node = { path: [], buckets: new Map(), records: new Map() };
   for (const at of merge.sequences.keys()) if (at !== '') nodeAt(root, at.split('\0'));
@@ -42,7 +44,7 @@ export async function writeRecords(
   const hasVersion = schema.records.has('version');
   await using writer = await BoltWriter.create(path, { pageSize });
   const out = new TreeWriter(writer, merge, disk, hasVersion);
-  await out.node(root);
+  await inTurns(out.node(root), signal);
   return { size: await writer.finish(), hasVersion, withoutParent: out.withoutParent };
 }
 
@@ -75,23 +77,23 @@ class TreeWriter {
     this.#hasVersion = hasVersion;
   }
 
-  async node(node: Node): Promise<void> {
+  *node(node: Node): Steps {
     const { path, buckets, records } = node;
-    const children = kindIn(path) === 'snapshot' ? this.#childrenIn(records) : undefined;
+    const children = kindIn(path) === 'snapshot' ? yield* this.#childrenIn(records) : undefined;
     const keys = new Set([...buckets.keys(), ...records.keys()]);
     if (pathKey(path) === 'v1' && !this.#hasVersion) keys.add('version');
     for (const key of [...keys].sort(byBytes)) {
       const bucket = buckets.get(key);
       if (bucket !== undefined) {
-        this.#writer.openBucket(keyBytes(key), this.#sequenceOf(bucket));
-        await this.node(bucket);
+        this.#writer.openBucket(keyBytes(key), yield* this.#sequenceOf(bucket));
+        yield* this.node(bucket);
         this.#writer.closeBucket();
         continue;
       }
       const record = records.get(key);
       if (record === undefined) this.#writer.put(keyBytes(key), Buffer.from(encodeVarint(GUESSED_VERSION)));
       else this.#record(key, record, children);
-      if (this.#writer.isBehind) await this.#writer.drain();
+      yield this.#writer.isBehind ? this.#writer.drain() : undefined;
     }
   }
 
@@ -119,9 +121,10 @@ class TreeWriter {
   }
 
   /** By parent: containerd keeps both directions, and one of them may be lost. */
-  #childrenIn(records: ReadonlyMap<string, Kept | Rebuilt>): Map<string, string[]> {
+  *#childrenIn(records: ReadonlyMap<string, Kept | Rebuilt>): Steps<Map<string, string[]>> {
     const children = new Map<string, string[]>();
     for (const [key, record] of records) {
+      yield;
       const parent = textOf(this.#treeOf(record)?.entries.get('parent'));
       if (parent === undefined || parent === '') continue;
       if (!records.has(parent)) this.withoutParent.push(key);
@@ -133,16 +136,18 @@ class TreeWriter {
   }
 
   /** Numbers of snapshots are given once: never below one that a snapshot has, here or in its snapshotter. */
-  #sequenceOf({ path, records }: Node): number {
+  *#sequenceOf({ path, records }: Node): Steps<number> {
     let last = this.#merge.sequences.get(pathKey(path)) ?? 0;
     if (kindIn(path) !== 'snapshot') return last;
     for (const record of records.values()) {
+      yield;
       const tree = this.#treeOf(record);
       last = Math.max(last, (tree && backendNameOf(tree)?.number) ?? 0);
     }
     const [, namespace, , snapshotter = ''] = path;
     const stored = this.#disk.snapshots.get(Buffer.from(snapshotter, 'latin1').toString());
     for (const name of stored?.keys() ?? []) {
+      yield;
       const found = backendName(Buffer.from(name).toString('latin1'));
       if (found !== undefined && found.namespace === namespace) last = Math.max(last, found.number);
     }

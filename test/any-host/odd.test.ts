@@ -1,0 +1,111 @@
+/** Roots with what is not expected in them: each is an error with a remedy, or a notice, and never a shorter list. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { compactForeign } from '../../src/any-host/compact.js';
+import { findOrphans } from '../../src/any-host/orphans.js';
+import { salvage } from '../../src/any-host/salvage/salvage.js';
+import { ForeignStore } from '../../src/cli/foreign-store.js';
+import { EbbtideError, isKind } from '../../src/errors.js';
+import { encodeTime, encodeVarint } from '../../src/model/wire.js';
+import { tempDir } from '../support/temp.js';
+import { type Fields, makeRoot, writeFields } from './root.js';
+
+const metadataIn = (root: string): string => join(root, 'io.containerd.metadata.v1.bolt', 'meta.db');
+const snapshotterIn = (root: string): string => join(root, 'io.containerd.snapshotter.v1.overlayfs');
+
+/** A root whose metadata is that, or the one of an image. */
+async function rootOf(t: TestContext, fields?: Fields): Promise<string> {
+  const root = await tempDir(t);
+  await makeRoot(root, 'example.com/one:1');
+  if (fields === undefined) return root;
+  rmSync(metadataIn(root));
+  await writeFields(metadataIn(root), fields);
+  return root;
+}
+
+const version = encodeVarint(3);
+const at = { createdat: encodeTime(1n), updatedat: encodeTime(1n) };
+
+/** With a snapshot that the snapshotter's file, which is that one, does not have. */
+async function rootWithSnapshot(t: TestContext, stored: Fields): Promise<string> {
+  const snapshots = { overlayfs: { a: { ...at, name: 'default/1/a' } } };
+  const root = await rootOf(t, { v1: { version, default: { snapshots } } });
+  mkdirSync(join(snapshotterIn(root), 'snapshots'), { recursive: true });
+  await writeFields(join(snapshotterIn(root), 'metadata.db'), stored);
+  return root;
+}
+
+async function lostIn(root: string): Promise<{ orphans: string[]; missing: string[]; notices: string }> {
+  await using store = await ForeignStore.open(root);
+  const { orphans } = await findOrphans(store.parts, { youngest: 0n });
+  const { findings } = await store.check();
+  return {
+    orphans: orphans.filter(({ reason }) => reason === 'no bytes').map(({ name }) => name),
+    missing: findings.filter(({ kind }) => kind === 'snapshot-missing').map(({ object }) => object),
+    notices: store.parts.notices.join('\n'),
+  };
+}
+
+test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
+  const empty = await lostIn(await rootWithSnapshot(t, {}));
+  assert.deepEqual([empty.orphans, empty.missing], [['overlayfs/a'], ['a']]);
+  for (const stored of [{ v2: { x: 'y' } }, { v1: { volumes: { x: 'y' } } }]) {
+    const { orphans, missing, notices } = await lostIn(await rootWithSnapshot(t, stored));
+    assert.deepEqual([orphans, missing], [[], []]);
+    assert.match(notices, /overlayfs: its metadata cannot be read, .* its layout is not known/);
+  }
+});
+
+test('given metadata of another schema, then it is refused; of a later revision, then a notice says so', async (t) => {
+  const other = await rootOf(t, { v2: { default: { images: { a: at } } } });
+  await assert.rejects(
+    ForeignStore.open(other),
+    (error) => error instanceof EbbtideError && /no "v1"/.test(error.message) && error.remedy !== undefined,
+  );
+  const later = await rootOf(t, { v1: { version: encodeVarint(9), default: { images: { a: at } } } });
+  await using store = await ForeignStore.open(later);
+  assert.match(store.parts.notices.join('\n'), /revision 9 .* the last one known here is 4/);
+  await using none = await ForeignStore.open(await rootOf(t, {}));
+  assert.deepEqual(none.parts.notices, []);
+});
+
+const strange: Readonly<Record<string, (path: string) => void>> = {
+  'a pipe': (path) => void execFileSync('mkfifo', [path]),
+  'a directory': (path) => void mkdirSync(path),
+  'a link to itself': (path) => symlinkSync(path, path),
+  'a device': (path) => symlinkSync('/dev/zero', path),
+  'an empty file': (path) => writeFileSync(path, ''),
+};
+
+test('given something else in the place of meta.db, then each verb says so, with a remedy', async (t) => {
+  const output = join(await tempDir(t), 'out.db');
+  for (const [name, put] of Object.entries(strange)) {
+    const root = await rootOf(t);
+    rmSync(metadataIn(root));
+    put(metadataIn(root));
+    for (const verb of [
+      () => ForeignStore.open(root),
+      () => compactForeign(root, output),
+      () => salvage(root, output),
+    ])
+      await assert.rejects(
+        verb,
+        (error) =>
+          error instanceof EbbtideError && error.kind === 'FailedPrecondition' && error.remedy !== undefined,
+        name,
+      );
+  }
+});
+
+test('given a file instead of a root, then the error says what to name; given an output that is there, then it is said before anything is read', async (t) => {
+  const root = await rootOf(t);
+  await assert.rejects(ForeignStore.open(metadataIn(root)), /meta\.db is not a directory/);
+  const output = join(await tempDir(t), 'out.db');
+  writeFileSync(output, '');
+  truncateSync(metadataIn(root), 8192);
+  for (const verb of [compactForeign, salvage])
+    await assert.rejects(verb(root, output), (error) => isKind(error, 'AlreadyExists'));
+});
