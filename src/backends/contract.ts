@@ -198,6 +198,11 @@ export interface SnapshotOptions {
 export interface SnapshotterBackend {
   /** As for content. */
   readonly root?: string | undefined;
+  /**
+   * Optional: a snapshot without a parent can be given one by its commit, and then shows its files too. Its mounts are one bind before,
+   * and overlays of its directory after.
+   */
+  readonly rebases?: boolean | undefined;
   /** NotFound: there is no such snapshot. */
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */

@@ -19,6 +19,14 @@ export class DirNode {
   placed = false;
   /** Created in this run: its upper directory has only what `children` lists. */
   fresh = false;
+  /** The layer is written before its parent is there, which may have something at this place (detached.ts). */
+  unknownBelow = false;
+  /** It was when the directory was made, which then merges with one of the parent. */
+  mayMerge = false;
+  /** Made for what is in it, before an entry named it. */
+  implied = false;
+  /** Names of what the parent may have and the layer hides. */
+  hidden: BytePath[] | undefined;
   /** Set when the layer is complete, because writing into a directory changes its times. */
   final: FinalMetadata | undefined;
 

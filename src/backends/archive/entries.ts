@@ -7,6 +7,7 @@ import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:
 import { type EbbtideError, failedPrecondition, present } from '../../errors.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
+import { needsBelow } from './detached.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {
   copyMetadata,
@@ -113,6 +114,7 @@ export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry):
   const dir = await tree.resolve(components, false, entry.name);
   const found = dir === undefined ? undefined : await tree.lookup(dir, name);
   if (dir === undefined || found === undefined || found.kind === 'none') {
+    if (tree.target.detached) throw needsBelow(entry.name, `is a hard link to "${showPath(entry.linkname)}"`);
     throw badPath(entry.name, `is a hard link to "${showPath(entry.linkname)}", which does not exist`);
   }
   if (found.kind === 'directory') {
