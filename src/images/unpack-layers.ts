@@ -8,7 +8,7 @@
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Applied, applyDetached, applyLayer } from '../backends/archive/apply.js';
-import { type Assumptions, isNeedOfBelow } from '../backends/archive/detached.js';
+import type { Assumptions } from '../backends/archive/detached.js';
 import { KnownLayers } from '../backends/archive/known-layers.js';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
 import type { BytePath } from '../backends/archive/paths.js';
@@ -17,6 +17,7 @@ import type { Mount } from '../backends/contract.js';
 import {
   invalidArgument,
   isAlreadyExists,
+  isKind,
   isNotFound,
   throwIfAborted,
   unavailable,
@@ -141,11 +142,7 @@ export class LayerChain {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       throwIfAborted(this.#ctx.signal);
       if (await this.has(layer.chainId)) return this.#report(layer, layer.descriptor.size);
-      try {
-        return await this.#ontoParent(layer);
-      } catch (error) {
-        if (!isAlreadyExists(error)) throw error;
-      }
+      if (await this.#ontoParent(layer)) return;
       await sleep(attempt * 20 * Math.random());
     }
     throw unavailable(`cannot get the snapshot of layer ${layer.descriptor.digest}`, {
@@ -154,16 +151,17 @@ export class LayerChain {
     });
   }
 
-  /** AlreadyExists when another process was first. */
-  async #ontoParent(layer: Layer): Promise<void> {
-    const { key, mounts } = await this.#prepare(layer, layer.parent);
+  /** False when another process was first. */
+  async #ontoParent(layer: Layer): Promise<boolean> {
+    const prepared = await this.#prepare(layer, layer.parent);
+    if (prepared === undefined) return false;
+    const { key, mounts } = prepared;
     try {
       const applied = await this.#apply(layer, this.#ctx.signal, (stream, options) =>
         applyLayer(mounts, stream, { ...options, known: this.#known }),
       );
       checkDiffId(layer, applied);
-      await this.#snapshotter.commit(this.#ctx, layer.chainId, key, { labels: labelsOf(layer) });
-      this.#count(applied);
+      return await this.#commit(layer, key, applied);
     } catch (error) {
       await this.#remove(key);
       throw error;
@@ -186,31 +184,32 @@ export class LayerChain {
     });
   }
 
-  /** Writes a layer without its parent. Undefined: it exists by now, or needs what is below. */
+  /** Writes a layer without its parent. Undefined: it exists by now, or may need what is below. */
   async #write(layer: Layer, signal: AbortSignal): Promise<Written | undefined> {
     throwIfAborted(signal);
-    let key: string | undefined;
+    const prepared = await this.#prepare(layer, '');
+    if (prepared === undefined) return undefined;
+    const { key, mounts } = prepared;
+    const isLowest = layer.parent === '';
     try {
-      const prepared = await this.#prepare(layer, '');
-      key = prepared.key;
-      const { mounts } = prepared;
       const { applied, assumed } = await this.#apply(layer, signal, async (stream, options) =>
-        layer.parent === ''
+        isLowest
           ? { applied: await applyLayer(mounts, stream, options), assumed: undefined }
           : applyDetached(mounts, stream, options),
       );
       checkDiffId(layer, applied);
       return { key, upper: writableTarget(mounts).upper, applied, assumed };
     } catch (error) {
-      if (key !== undefined) await this.#remove(key);
-      if (isAlreadyExists(error) || isNeedOfBelow(error)) return undefined;
+      await this.#remove(key);
+      // What is wrong with it is found out on its parent.
+      if (!isLowest && isKind(error, 'InvalidArgument')) return undefined;
       throw error;
     }
   }
 
   /** False: the layer does not fit onto its parent as it was written, or another process has committed it. */
   async #commitOnto(layer: Layer, { key, upper, applied, assumed }: Written): Promise<boolean> {
-    const { parent, chainId } = layer;
+    const { parent } = layer;
     try {
       throwIfAborted(this.#ctx.signal);
       if (assumed !== undefined) {
@@ -220,15 +219,12 @@ export class LayerChain {
           return false;
         }
       }
-      const options = { labels: labelsOf(layer), ...(parent !== '' && { parent }) };
-      await this.#snapshotter.commit(this.#ctx, chainId, key, options);
+      if (!(await this.#commit(layer, key, applied, parent))) return false;
     } catch (error) {
       await this.#remove(key);
-      if (isAlreadyExists(error)) return false;
       throw error;
     }
     this.#below = [upper, ...(this.#below ?? [])];
-    this.#count(applied);
     return true;
   }
 
@@ -242,22 +238,36 @@ export class LayerChain {
 
   // -------------------------------------------------------------------------------------------------------- a layer
 
-  async #prepare(layer: Layer, parent: string): Promise<{ key: string; mounts: Mount[] }> {
+  /** Undefined: the layer exists by now. */
+  async #prepare(layer: Layer, parent: string): Promise<{ key: string; mounts: Mount[] } | undefined> {
     const key = keyFor(layer.chainId);
-    return {
-      key,
-      mounts: await this.#snapshotter.prepare(this.#ctx, key, parent, { labels: labelsOf(layer) }),
-    };
+    try {
+      const mounts = await this.#snapshotter.prepare(this.#ctx, key, parent, { labels: labelsOf(layer) });
+      return { key, mounts };
+    } catch (error) {
+      if (isAlreadyExists(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** `parent`: of a snapshot that has none. False: the layer exists by now, and the snapshot is removed. */
+  async #commit(layer: Layer, key: string, { skipped }: Applied, parent = ''): Promise<boolean> {
+    try {
+      const options = { labels: labelsOf(layer), ...(parent !== '' && { parent }) };
+      await this.#snapshotter.commit(this.#ctx, layer.chainId, key, options);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      await this.#remove(key);
+      return false;
+    }
+    this.applied++;
+    for (const what of ['owners', 'devices', 'xattrs'] as const) this.skipped[what] += skipped[what];
+    return true;
   }
 
   /** If it cannot be removed now, it goes with the lease. */
   async #remove(key: string): Promise<void> {
     await this.#snapshotter.remove(unended(this.#ctx), key).catch(() => undefined);
-  }
-
-  #count({ skipped }: Applied): void {
-    this.applied++;
-    for (const what of ['owners', 'devices', 'xattrs'] as const) this.skipped[what] += skipped[what];
   }
 
   async #apply<T>(
@@ -277,7 +287,7 @@ export class LayerChain {
         progress: progress && ((done) => this.#report(layer, done)),
       });
     } catch (error) {
-      throw isNeedOfBelow(error) ? error : wrap(`cannot unpack layer ${name}`, error, { object: name });
+      throw wrap(`cannot unpack layer ${name}`, error, { object: name });
     } finally {
       await reader.close();
     }

@@ -74,8 +74,8 @@ export async function applyLayer(
 }
 
 /**
- * As `applyLayer`, of a snapshot of overlays without a parent that gets one when it is committed. Errors for which `isNeedOfBelow`
- * is true: it cannot be written without the parent.
+ * As `applyLayer`, of a snapshot of overlays without a parent that gets one when it is committed. InvalidArgument also for a layer
+ * that is right, and cannot be written without the parent.
  */
 export async function applyDetached(
   mounts: readonly Mount[],

@@ -6,7 +6,7 @@
  *
  * Called by apply.ts, and by images/unpack-layers.ts. Memory: one row for each directory of the layer.
  */
-import { failedPrecondition, throwIfAborted } from '../../errors.js';
+import { type EbbtideError, invalidArgument, throwIfAborted } from '../../errors.js';
 import { inside, type Place, Root } from './beneath.js';
 import { DirNode } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
@@ -15,22 +15,12 @@ import { addXattrs, copyMetadata, setFinal } from './metadata.js';
 import { type Layers, searchBelow } from './overlay-lookup.js';
 import { type BytePath, showPath } from './paths.js';
 
-const NEEDED = Symbol('needs what is below');
-
 /** The error of a layer that cannot be written without its parent. */
-export const needsBelow = (entry: BytePath, what: string): Error =>
-  Object.assign(
-    failedPrecondition(
-      `archive entry "${showPath(entry)}" ${what} of a layer below, which is not there yet`,
-      {
-        object: showPath(entry),
-        remedy: 'apply the layer to a snapshot on its parent',
-      },
-    ),
-    { [NEEDED]: true },
-  );
-
-export const isNeedOfBelow = (error: unknown): boolean => error instanceof Error && NEEDED in error;
+export const needsBelow = (entry: BytePath, what: string): EbbtideError =>
+  invalidArgument(`archive entry "${showPath(entry)}" ${what} of a layer below, which is not there yet`, {
+    object: showPath(entry),
+    remedy: 'apply the layer to a snapshot on its parent',
+  });
 
 /** A directory that merges with one of the parent, if that has one there. */
 interface Merging {

@@ -39,13 +39,19 @@ export class DirNode {
 
   /** Whether the layer has an entry at or below it. */
   hasPlaced(): boolean {
-    const open: DirNode[] = [this];
+    return this.#some((node) => node === placed || node.placed);
+  }
+
+  /** Whether a symlink of the parent, here or further down, would have been followed. */
+  hasAssumed(): boolean {
+    return this.#some((node) => node !== placed && node.implied && node.mayMerge);
+  }
+
+  #some(is: (node: DirNode | typeof placed) => boolean): boolean {
+    const open: (DirNode | typeof placed)[] = [this];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
-      if (node.placed) return true;
-      for (const child of node.children.values()) {
-        if (child === placed) return true;
-        open.push(child);
-      }
+      if (is(node)) return true;
+      if (node !== placed) open.push(...node.children.values());
     }
     return false;
   }

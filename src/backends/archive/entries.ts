@@ -120,6 +120,7 @@ export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry):
   if (found.kind === 'directory') {
     throw badPath(entry.name, `is a hard link to the directory "${showPath(entry.linkname)}"`);
   }
+  if (tree.upper(dir, name).path === to.path) throw badPath(entry.name, 'is a hard link to itself');
   const { inUpper, place, data } = found;
   if (!inUpper) await copyUpFile(tree, dir, name, place, data ?? place);
   else if (data !== undefined) {
@@ -178,6 +179,7 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
 
 /** Errors that are the archive's fault, not the disk's. */
 const unacceptable: Readonly<Record<string, string>> = {
+  EEXIST: 'has the name of something that it needs itself, or that another process has made',
   ENAMETOOLONG: 'has a name that is too long for the file system',
   ERANGE: 'has an extended attribute whose name is empty or too long',
   E2BIG: 'has an extended attribute that is too large',

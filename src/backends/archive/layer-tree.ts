@@ -12,6 +12,7 @@
 import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument, present } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
+import { needsBelow } from './detached.js';
 import { DirNode, placed } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
 import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
@@ -189,7 +190,7 @@ export class LayerTree {
         const destination = await within(found.place, (p) => readlink(fsPath(p), { encoding: 'latin1' }));
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
-      } else if (found.kind === 'none' && mayMake(create, at)) {
+      } else if (found.kind === 'none' && (create === true || (create && mayBeBelow(at, found)))) {
         at = await this.makeDirectory(at, name, found.whiteout);
         at.implied = true;
       } else if (create !== true) {
@@ -286,8 +287,16 @@ export class LayerTree {
       await this.pending?.flush();
       await removeTree(this.upper(parent, name));
     }
-    parent.children.delete(name);
+    this.forget(parent, name);
     return there;
+  }
+
+  /** What was removed. */
+  forget(dir: DirNode, name: BytePath): void {
+    const child = dir.children.get(name);
+    if (child instanceof DirNode && child.hasAssumed())
+      throw needsBelow(child.path, 'removes, or replaces, a directory');
+    dir.children.delete(name);
   }
 
   /** Whether the upper directory is known to lack this name, without a look-up. */
@@ -316,8 +325,9 @@ export class LayerTree {
   }
 }
 
-const mayMake = (create: boolean | 'unknown', { unknownBelow }: DirNode): boolean =>
-  create === true || (create === 'unknown' && unknownBelow);
+/** Whether the parent may have a directory under a name that the layer has not got. */
+export const mayBeBelow = ({ unknownBelow }: DirNode, { whiteout }: { whiteout: boolean }): boolean =>
+  unknownBelow && !whiteout;
 
 export const badPath = (entry: BytePath, what: string) =>
   invalidArgument(`archive entry "${showPath(entry)}" ${what}`, {

@@ -4,7 +4,7 @@
  */
 import { namesIn, under } from './beneath.js';
 import { needsBelow } from './detached.js';
-import { badPath, DirNode, type LayerTree } from './layer-tree.js';
+import { badPath, DirNode, type LayerTree, mayBeBelow } from './layer-tree.js';
 import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
@@ -46,7 +46,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
     if (found.kind === 'directory') await applyOpaque(tree, found.node);
     return;
   }
-  if (found.kind === 'none' && (found.whiteout || !dir.unknownBelow)) return;
+  if (found.kind === 'none' && !mayBeBelow(dir, found)) return;
   await tree.clear(dir, name, found);
   if (!(await tree.hasBelow(dir, name))) return;
   await tree.open(dir);
@@ -67,7 +67,7 @@ export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> 
       if (child instanceof DirNode) await tree.hideBelow(child);
       continue;
     }
-    top.children.delete(name);
+    tree.forget(top, name);
     if (await tree.hasBelow(top, name)) await tree.whiteout(top, name);
   }
 }
@@ -85,7 +85,7 @@ async function clearUpper(tree: LayerTree, top: DirNode): Promise<void> {
         continue;
       }
       await removeTree(under(place, name));
-      dir.children.delete(name);
+      tree.forget(dir, name);
     }
   }
 }
