@@ -52,6 +52,8 @@ interface Options {
   dir: string;
   ours: Side;
   release: Release;
+  /** All that were asked for. */
+  wanted: readonly Release[];
   only?: RegExp;
   seconds: number;
   clients: number;
@@ -125,9 +127,10 @@ async function judgeProxy({ dir, ours, release }: Options): Promise<Verdict> {
   return { ok, report: proxyReport(steps, proxied, freed), result: { steps, builtIn, proxied } };
 }
 
-async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Options): Promise<Verdict> {
+/** Clients of both releases together, unless one of them is picked. */
+async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage, wanted }: Options): Promise<Verdict> {
   const killSeconds = Math.max(KILL_SECONDS_MIN, seconds / KILLS);
-  const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage };
+  const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage, releases: wanted };
   const report: LoadReport = await runLoad(ours, options);
   const wrong = loadVerdict(report);
   // Of what was removed without the clients' knowledge each kind has to be noticed.
@@ -217,6 +220,7 @@ async function main(): Promise<number> {
 
   const dir = mkdtempSync(join(cacheDirectory(), 'run-'));
   const options: Omit<Options, 'dir' | 'release'> = {
+    wanted: releases.filter((release) => values.containerd.includes(release)),
     ours: values.self ? 'containerd' : 'ebbtide',
     ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
     seconds: Number(values.seconds),

@@ -190,7 +190,7 @@ export class LayerTree {
         const destination = await within(found.place, (p) => readlink(fsPath(p), { encoding: 'latin1' }));
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
-      } else if (found.kind === 'none' && (create === true || (create && mayBeBelow(at, found)))) {
+      } else if (found.kind === 'none' && makes(create, at, found)) {
         at = await this.makeDirectory(at, name, found.whiteout);
         at.implied = true;
       } else if (create !== true) {
@@ -324,6 +324,9 @@ export class LayerTree {
     return child instanceof DirNode ? child.hasPlaced() : child === placed;
   }
 }
+
+const makes = (create: boolean | 'unknown', dir: DirNode, found: { whiteout: boolean }): boolean =>
+  create === 'unknown' ? mayBeBelow(dir, found) : create;
 
 /** Whether the parent may have a directory under a name that the layer has not got. */
 export const mayBeBelow = ({ unknownBelow }: DirNode, { whiteout }: { whiteout: boolean }): boolean =>
