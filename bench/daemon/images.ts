@@ -26,12 +26,12 @@ const TOOL_MS_MAX = 300_000;
 export class Images implements AsyncDisposable {
   readonly #dir: string;
   readonly #registry: Registry;
-  readonly #manifest: string;
+  readonly manifest: string;
 
   private constructor(dir: string, registry: Registry, manifest: string) {
     this.#dir = dir;
     this.#registry = registry;
-    this.#manifest = manifest;
+    this.manifest = manifest;
   }
 
   static async make(dir: string): Promise<Images> {
@@ -81,9 +81,9 @@ export class Images implements AsyncDisposable {
     await timed(`pull of ${LAYERS} layers each, ${CLIENTS} clients`, ...clients.map(pull));
     await remove(...clients.map(reference));
     const archive = join(this.#dir, 'one.tar');
-    await timed('import', ['images', 'import', '--no-unpack', '--index-name', 'bench:one', archive]);
+    await timed('import', ['images', 'import', '--no-unpack', '--base-name', 'bench', archive]);
     if (release === '1') {
-      const unpack = ['snapshots', '--snapshotter', 'overlayfs', 'unpack', this.#manifest];
+      const unpack = ['snapshots', '--snapshotter', 'overlayfs', 'unpack', this.manifest];
       await timed(`unpack of ${LAYERS} layers`, unpack);
     }
     const out = join(this.#dir, 'out.tar');
@@ -100,17 +100,17 @@ export class Images implements AsyncDisposable {
       'import',
       '--no-unpack',
       '--index-name',
-      'bench:kept',
+      'bench:one',
       join(this.#dir, 'one.tar'),
     ]);
-    await ctr(server, '1', ['images', 'tag', 'bench:kept', ...names]);
+    await ctr(server, '1', ['images', 'tag', 'bench:one', ...names]);
     const times: number[] = [];
     for (const name of names) {
       const started = performance.now();
       await ctr(server, '1', ['images', 'rm', '--sync', name]);
       times.push(performance.now() - started);
     }
-    await ctr(server, '1', ['images', 'rm', '--sync', 'bench:kept']);
+    await ctr(server, '1', ['images', 'rm', '--sync', 'bench:one']);
     return [[lower(`images rm --sync beside ${bulk.toLocaleString('en-US')} images`, 'ms'), median(times)]];
   }
 
