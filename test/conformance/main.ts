@@ -6,9 +6,9 @@
  *                                       [--bytes N] [--rounds N]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
+ * also wrong ones), random (sequences of calls by --seed, --rounds of 20), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
  * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2),
- * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls and proxy run
+ * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls, random and proxy run
  * beside containerd 1 and beside containerd 2 (releases.ts), unless `--containerd` picks one; the others beside 1. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
@@ -27,6 +27,7 @@ import { makeImages } from './images.js';
 import { checkKit, kitMissing } from './kit/kit.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
+import { compareRandomCalls } from './random-calls.js';
 import { Registry } from './registry.js';
 import { type Release, releases, versionOf } from './releases.js';
 import {
@@ -36,6 +37,7 @@ import {
   clientsReport,
   loadReport,
   proxyReport,
+  randomReport,
   suitesReport,
   transcriptReport,
 } from './report.js';
@@ -43,10 +45,21 @@ import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { asMeant, compareTranscripts, runTranscript, staleDifferences } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse', 'kit'] as const;
+const parts = [
+  'suites',
+  'ctr',
+  'calls',
+  'random',
+  'proxy',
+  'load',
+  'clients',
+  'http2',
+  'abuse',
+  'kit',
+] as const;
 type Part = (typeof parts)[number];
 /** What containerd 2 judges as well. */
-const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'proxy']);
+const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'random', 'proxy']);
 
 interface Options {
   dir: string;
@@ -73,6 +86,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   suites: judgeSuites,
   ctr: judgeCtr,
   calls: judgeCalls,
+  random: judgeRandom,
   proxy: judgeProxy,
   load: judgeLoad,
   clients: judgeClients,
@@ -113,6 +127,15 @@ async function judgeCalls({ dir, ours, release }: Options): Promise<Verdict> {
   const ok = compared.differences.every((d) => d.reason !== undefined) && compared.stale.length === 0;
   return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
 }
+
+async function judgeRandom({ dir, ours, release, seed, rounds }: Options): Promise<Verdict> {
+  const compared = await compareRandomCalls(ours, join(dir, 'random'), release, seed, rounds * SEQUENCES);
+  const ok = compared.differences.every((d) => d.reason !== undefined);
+  return { ok, report: randomReport(compared), result: compared };
+}
+
+/** Of each round. */
+const SEQUENCES = 20;
 
 /** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
