@@ -53,10 +53,29 @@ export interface LayerOptions {
 
 /** Attempts to unpack a layer, or wait for it, while another process unpacks it too. */
 const MAX_ATTEMPTS = 10;
-const AT_ONCE_DEFAULT_MAX = 4;
-const AT_ONCE_MAX = 16;
-/** Layers that are written, and wait for those below them: what they have is in memory by directories. */
-const BEGUN_MAX = 16;
+/** More gain nothing: one thread reads the archives. */
+export const LAYERS_AT_ONCE_DEFAULT = Math.min(4, availableParallelism());
+export const LAYERS_AT_ONCE_MAX = 16;
+/** Layers that are written, or wait for those below them: what they assume is in memory, by directories. */
+const BEGUN_MAX = 8;
+/** Of a layer that waits; one with more is written in its turn. */
+const DIRECTORIES_MAX = 50_000;
+
+/** Layers that all unpackings of this process together may have under way besides one each. */
+class Spare {
+  #free = LAYERS_AT_ONCE_MAX - 1;
+
+  take(wanted: number): number {
+    const taken = Math.min(wanted, this.#free);
+    this.#free -= taken;
+    return taken;
+  }
+
+  giveBack(taken: number): void {
+    this.#free += taken;
+  }
+}
+const spare = new Spare();
 
 /** A layer without its parent. */
 interface Written {
@@ -125,8 +144,13 @@ export class LayerChain {
         first++;
       }
       const missing = layers.slice(first);
-      if (this.#atOnce > 1 && missing.length > 1) await this.#severalAtOnce(missing);
-      else for (const layer of missing) await this.#inTurn(layer);
+      const more = spare.take(Math.min(this.#atOnce, missing.length) - 1);
+      try {
+        if (more > 0) await this.#severalAtOnce(missing, 1 + more);
+        else for (const layer of missing) await this.#inTurn(layer);
+      } finally {
+        spare.giveBack(more);
+      }
     } finally {
       this.#known.close();
     }
@@ -170,8 +194,8 @@ export class LayerChain {
 
   // ------------------------------------------------------------------------------------------------ several at once
 
-  async #severalAtOnce(layers: readonly Layer[]): Promise<void> {
-    const limits = { atOnce: this.#atOnce, begun: BEGUN_MAX };
+  async #severalAtOnce(layers: readonly Layer[], atOnce: number): Promise<void> {
+    const limits = { atOnce, begun: Math.max(atOnce, BEGUN_MAX) };
     const write = (layer: Layer, signal: AbortSignal): Promise<Written | undefined> =>
       this.#write(layer, signal);
     const drop = async (written: Written | undefined): Promise<void> => {
@@ -198,6 +222,10 @@ export class LayerChain {
           : applyDetached(mounts, stream, options),
       );
       checkDiffId(layer, applied);
+      if (assumed !== undefined && assumed.size > DIRECTORIES_MAX) {
+        await this.#remove(key);
+        return undefined;
+      }
       return { key, upper: writableTarget(mounts).upper, applied, assumed };
     } catch (error) {
       await this.#remove(key);
@@ -294,11 +322,10 @@ export class LayerChain {
   }
 }
 
-function atOnceOf({
-  layersAtOnce = Math.min(AT_ONCE_DEFAULT_MAX, availableParallelism()),
-}: LayerOptions): number {
-  if (Number.isInteger(layersAtOnce) && layersAtOnce >= 1 && layersAtOnce <= AT_ONCE_MAX) return layersAtOnce;
-  throw invalidArgument(`layersAtOnce is a number from 1 to ${AT_ONCE_MAX}, not ${layersAtOnce}`);
+function atOnceOf({ layersAtOnce = LAYERS_AT_ONCE_DEFAULT }: LayerOptions): number {
+  if (Number.isInteger(layersAtOnce) && layersAtOnce >= 1 && layersAtOnce <= LAYERS_AT_ONCE_MAX)
+    return layersAtOnce;
+  throw invalidArgument(`layersAtOnce is a number from 1 to ${LAYERS_AT_ONCE_MAX}, not ${layersAtOnce}`);
 }
 
 const keyFor = (chainId: string): string => `extract-${uniquePart()} ${chainId}`;

@@ -49,6 +49,11 @@ export class Assumptions {
     this.#directories = mergingIn(root);
   }
 
+  /** Directories. */
+  get size(): number {
+    return this.#directories.length;
+  }
+
   /**
    * Gives directories what they have of the parent's, whose layers are `lowers`, nearest first. False: the layer does not fit, and
    * its snapshot is to be removed.
