@@ -97,17 +97,20 @@ export function transcriptReport(
 }
 
 export function randomReport({ sequences, calls, codes, differences }: RandomComparison): string {
+  const meant = differences.flatMap(({ reason }) => reason ?? []);
   const outcomes = Object.entries(codes).map(([code, count]) => `${count} ${code}`);
   return [
     `${calls} calls in ${sequences} sequences: ${outcomes.join(', ')}`,
-    ...differences.map(({ sequence, call, theirs, ours, reason }) =>
-      [
-        `sequence ${sequence}${reason === undefined ? '' : `, meant: ${reason}`}`,
-        ...call.split('\n').slice(-12),
-        `theirs: ${theirs}`,
-        `ours:   ${ours}`,
-      ].join('\n  '),
+    ...[...new Set(meant)].map(
+      (reason) => `meant, ${meant.filter((one) => one === reason).length} times: ${reason}`,
     ),
+    ...differences
+      .filter(({ reason }) => reason === undefined)
+      .map(({ sequence, call, theirs, ours }) =>
+        [`sequence ${sequence}`, ...call.split('\n').slice(-12), `theirs: ${theirs}`, `ours:   ${ours}`].join(
+          '\n  ',
+        ),
+      ),
   ].join('\n');
 }
 
