@@ -1,5 +1,5 @@
 /**
- * Builds an image's chain of snapshots: one committed snapshot for each layer (unpack-layers.ts), named by its chain id, kept by
+ * Builds an image's chain of snapshots: one committed snapshot for each layer (layers/chain.ts), named by its chain id, kept by
  * a label on the image's config. Existing snapshots are used; several unpackings of the same layers may run
  * at once. Called by the CLI, the services and embedders, under the context's lease or one of its own.
  */
@@ -12,9 +12,9 @@ import { digestOf } from '../model/digest.js';
 import { Label } from '../model/labels.js';
 import { addBlobLabels, leaseBlob } from './content.js';
 import { type Descriptor, type Manifest, type Platform, parseConfig, readDocument } from './documents.js';
+import { type Layer, LayerChain } from './layers/chain.js';
 import { hasBlobs, resolveManifest } from './resolve.js';
 import { type ImageServices, type LeasedContext, type OnProgress, underLease } from './services.js';
-import { type Layer, LayerChain } from './unpack-layers.js';
 
 /** How an image is unpacked. */
 export interface UnpackOptions {

@@ -3,7 +3,7 @@
  * file; used everywhere.
  */
 import { invalidArgument } from '../errors.js';
-import { LAYERS_AT_ONCE_DEFAULT } from '../images/unpack-layers.js';
+import { LAYERS_AT_ONCE_DEFAULT } from '../images/layers/chain.js';
 
 const MiB = 2 ** 20;
 

@@ -83,7 +83,7 @@ export async function applyDetached(
   options: ApplyOptions = {},
 ): Promise<{ applied: Applied; assumed: Assumptions }> {
   const { applied, tree } = await apply(() => detachedTarget(mounts), stream, options);
-  return { applied, assumed: new Assumptions(tree) };
+  return { applied, assumed: new Assumptions(tree.target.upper, tree.root) };
 }
 
 async function apply(

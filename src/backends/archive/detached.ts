@@ -4,13 +4,12 @@
  * with the parent before the snapshot is committed onto it (`fit`). The tree is then the one that a layer written onto the parent has, or
  * it does not fit, and the layer has to be written onto the parent.
  *
- * Called by apply.ts, and by images/unpack-layers.ts. Memory: one row for each directory of the layer.
+ * Called by apply.ts, and by images/layers/chain.ts. Memory: one row for each directory of the layer.
  */
 import { type EbbtideError, invalidArgument, throwIfAborted } from '../../errors.js';
 import { inside, type Place, Root } from './beneath.js';
 import { DirNode } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
-import type { LayerTree } from './layer-tree.js';
 import { addXattrs, copyMetadata, setFinal } from './metadata.js';
 import { type Layers, searchBelow } from './overlay-lookup.js';
 import { type BytePath, showPath } from './paths.js';
@@ -43,9 +42,9 @@ export class Assumptions {
   /** Parents before what is in them. */
   readonly #directories: readonly Merging[];
 
-  /** Of a tree that is complete. */
-  constructor({ target, root }: LayerTree) {
-    this.#upper = target.upper;
+  /** Of a complete tree: its directory, and its root. */
+  constructor(upper: BytePath, root: DirNode) {
+    this.#upper = upper;
     this.#directories = mergingIn(root);
   }
 

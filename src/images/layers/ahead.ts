@@ -1,6 +1,6 @@
 /**
  * Work on items whose results are taken in their order, several at once: some are begun ahead of the one that is taken next. Used
- * by unpack-layers.ts.
+ * by chain.ts.
  */
 export interface AheadLimits {
   /** Under way at once. */

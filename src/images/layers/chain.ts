@@ -7,13 +7,13 @@
  */
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Applied, applyDetached, applyLayer } from '../backends/archive/apply.js';
-import type { Assumptions } from '../backends/archive/detached.js';
-import { KnownLayers } from '../backends/archive/known-layers.js';
-import type { ArchiveLimits } from '../backends/archive/limits.js';
-import type { BytePath } from '../backends/archive/paths.js';
-import { writableTarget } from '../backends/archive/target.js';
-import type { Mount } from '../backends/contract.js';
+import { type Applied, applyDetached, applyLayer } from '../../backends/archive/apply.js';
+import type { Assumptions } from '../../backends/archive/detached.js';
+import { KnownLayers } from '../../backends/archive/known-layers.js';
+import type { ArchiveLimits } from '../../backends/archive/limits.js';
+import type { BytePath } from '../../backends/archive/paths.js';
+import { writableTarget } from '../../backends/archive/target.js';
+import type { Mount } from '../../backends/contract.js';
 import {
   invalidArgument,
   isAlreadyExists,
@@ -22,10 +22,9 @@ import {
   throwIfAborted,
   unavailable,
   wrap,
-} from '../errors.js';
-import { inheritedSnapshotLabels, Label } from '../model/labels.js';
-import { takeInOrder } from './ahead.js';
-import type { Descriptor } from './documents.js';
+} from '../../errors.js';
+import { inheritedSnapshotLabels, Label } from '../../model/labels.js';
+import type { Descriptor } from '../documents.js';
 import {
   type ImageServices,
   type LayerSnapshotter,
@@ -34,7 +33,8 @@ import {
   type Progress,
   unended,
   uniquePart,
-} from './services.js';
+} from '../services.js';
+import { takeInOrder } from './ahead.js';
 
 /** A layer to be applied to a snapshot. */
 export interface Layer {
