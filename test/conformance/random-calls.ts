@@ -47,10 +47,23 @@ const CALLS = 60;
 const TEXT_MAX = 2000;
 
 /** Outcomes that are meant to differ; a sequence ends there. */
-const meant: readonly { release: Release; call: RegExp; theirs: string; reason: string }[] = [
+interface Meant {
+  releases: readonly Release[];
+  call: RegExp;
+  theirs: string;
+  ours: readonly string[];
+  reason: string;
+}
+const meant: readonly Meant[] = [
   {
-    ...{ release: '1', call: /"method":"(Prepare|View|Commit)".*"lease":/, theirs: 'code 6' },
+    ...{ releases: ['1'], call: /"method":"(Prepare|View|Commit)".*"lease":/, theirs: 'code 6' },
+    ours: ['code 5', 'code 6'],
     reason: 'the lease of the call keeps the snapshot that exists, and has to exist, as since 1.7',
+  },
+  {
+    ...{ releases: ['1', '2'], call: /"method":"(Prepare|View)".*"lease":/, theirs: 'code 3' },
+    ours: ['code 5'],
+    reason: 'of a parent that is not committed and a lease that does not exist, the lease is told',
   },
 ];
 
@@ -222,7 +235,11 @@ async function runSequence(
     ];
     if (a === b) continue;
     const reason = meant.find(
-      (one) => one.release === release && one.theirs === codes[0] && one.call.test(text),
+      (one) =>
+        one.releases.includes(release) &&
+        one.theirs === codes[0] &&
+        one.ours.includes(codes[1]) &&
+        one.call.test(text),
     )?.reason;
     return { call: before.join('\n'), theirs: a, ours: b, ...(reason !== undefined && { reason }) };
   }
