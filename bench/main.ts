@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `last-use`, `lease` and `policy` have
+ * `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host…`, `core`, `daemon`, `etcd`, `last-use`, `lease`, `policy` and `unpack` have
  * their own. Each program runs when it is imported, and reads its options from `process.argv`.
  */
 const programs: Readonly<Record<string, string>> = {
@@ -12,6 +12,7 @@ const programs: Readonly<Record<string, string>> = {
   'last-use': './last-use.js',
   lease: './lease.js',
   policy: './policy.js',
+  unpack: './unpack.js',
 };
 const name = process.argv[2]?.startsWith('-') === false ? process.argv.splice(2, 1)[0] : undefined;
 const program = name === undefined ? './stores.js' : programs[name];

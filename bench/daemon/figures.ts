@@ -13,6 +13,18 @@ export interface Plan {
   collections: number;
   garbage: number;
   rate: number;
+  /** Images that have a name while others are removed. */
+  bulk: number;
+}
+
+/** Which server a figure is of. */
+export type Column = 'ebbtide' | 'containerd' | 'containerd2' | 'nodeHttp2';
+
+export const columns: readonly Column[] = ['ebbtide', 'containerd', 'containerd2', 'nodeHttp2'];
+
+export interface Measured {
+  column: Column;
+  server: Server;
 }
 
 export interface Figure {
@@ -31,10 +43,10 @@ const titles: Record<(typeof operations)[number], string> = {
   delete: 'image delete',
 };
 
-type Take = (server: Server, plan: Plan) => Promise<[Figure, number][]>;
+export type Take = (server: Server, plan: Plan, column: Column) => Promise<[Figure, number][]>;
 
 const higher = (name: string, unit: string): Figure => ({ name, unit, better: 'higher' });
-const lower = (name: string, unit: string): Figure => ({ name, unit, better: 'lower' });
+export const lower = (name: string, unit: string): Figure => ({ name, unit, better: 'lower' });
 
 const transfers: Take = async (server, plan) => {
   const { bytes } = plan;
@@ -97,7 +109,7 @@ const collecting: Take = async (server, plan) => {
   ];
 };
 
-const groups: readonly [string, Take][] = [
+export const callGroups: readonly (readonly [string, Take])[] = [
   ['content', transfers],
   ['calls', unaryCalls],
   ['lists', listing],
@@ -106,18 +118,15 @@ const groups: readonly [string, Take][] = [
 
 export interface Row extends Figure {
   group: string;
-  ebbtide?: number;
-  containerd?: number;
-  /** The daemon's services on node:http2, when that is measured too. */
-  nodeHttp2?: number;
-  /** How many times better ebbtide is; below 1: how much worse. Not for differences. */
-  ratio?: number;
-  /** The same of the daemon's services on node:http2. */
-  nodeRatio?: number;
+  /** Medians. */
+  values: Partial<Record<Column, number>>;
+  /** How many times better ebbtide is than each other; below 1: how much worse. Not for differences. */
+  ratios: Partial<Record<Column, number>>;
 }
 
 export async function takeFigures(
-  servers: readonly Server[],
+  servers: readonly Measured[],
+  groups: readonly (readonly [string, Take])[],
   plan: Plan,
   rounds: number,
   said: (text: string) => void,
@@ -127,11 +136,11 @@ export async function takeFigures(
   for (let round = 0; round < rounds; round++) {
     for (const [group, take] of groups) {
       // The side that is measured first alternates.
-      for (const server of round % 2 === 0 ? servers : [...servers].reverse()) {
-        said(`round ${round + 1} of ${rounds}, ${group}: ${server.side}`);
-        for (const [figure, value] of await take(server, plan)) {
-          rows.set(figure.name, rows.get(figure.name) ?? { group, ...figure });
-          const key = `${server.side} ${figure.name}`;
+      for (const { server, column } of round % 2 === 0 ? servers : [...servers].reverse()) {
+        said(`round ${round + 1} of ${rounds}, ${group}: ${column}`);
+        for (const [figure, value] of await take(server, plan, column)) {
+          rows.set(figure.name, rows.get(figure.name) ?? { group, ...figure, values: {}, ratios: {} });
+          const key = `${column} ${figure.name}`;
           samples.set(key, [...(samples.get(key) ?? []), value]);
         }
       }
@@ -141,18 +150,16 @@ export async function takeFigures(
 }
 
 function complete(row: Row, samples: ReadonlyMap<string, readonly number[]>): Row {
-  const of = (side: Server['side']): number | undefined => {
-    const values = samples.get(`${side} ${row.name}`);
-    return values === undefined ? undefined : median(values);
-  };
-  const [ebbtide, containerd, nodeHttp2] = [of('ebbtide'), of('containerd'), of('node-http2')];
-  const done: Row = { ...row };
-  if (ebbtide !== undefined) done.ebbtide = ebbtide;
-  if (containerd !== undefined) done.containerd = containerd;
-  if (nodeHttp2 !== undefined) done.nodeHttp2 = nodeHttp2;
-  if (containerd === undefined || row.name.includes('adds')) return done;
-  const better = (ours: number): number => (row.better === 'lower' ? containerd / ours : ours / containerd);
-  if (ebbtide !== undefined) done.ratio = better(ebbtide);
-  if (nodeHttp2 !== undefined) done.nodeRatio = better(nodeHttp2);
-  return done;
+  const values: Row['values'] = {};
+  const ratios: Row['ratios'] = {};
+  for (const column of columns) {
+    const taken = samples.get(`${column} ${row.name}`);
+    if (taken !== undefined) values[column] = median(taken);
+  }
+  const { ebbtide, ...others } = values;
+  if (ebbtide !== undefined && !row.name.includes('adds')) {
+    for (const [column, other] of Object.entries(others) as [Column, number][])
+      ratios[column] = row.better === 'lower' ? other / ebbtide : ebbtide / other;
+  }
+  return { ...row, values, ratios };
 }

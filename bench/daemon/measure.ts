@@ -76,7 +76,7 @@ export async function runClient<T>(mode: string, args: Arguments): Promise<T> {
 /** The kernel counts in hundredths of a second. */
 const TICKS_PER_SECOND = 100;
 
-function cpuSeconds(server: Server): number {
+export function cpuSeconds(server: Server): number {
   const stat = readFileSync(`/proc/${server.pid}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;

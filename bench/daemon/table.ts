@@ -1,11 +1,22 @@
 /** The daemon's table for a terminal and for the docs. Pure. */
-import type { Row } from './figures.js';
+import { type Column, columns, type Row } from './figures.js';
 
-const heading = ['', 'unit', 'ebbtide', 'containerd', 'better by'];
-/** When the daemon's services on node:http2 are measured too. */
-const nodeHeading = ['on node:http2', 'better by'];
-const withNode = (rows: readonly Row[]): boolean => rows.some(({ nodeHttp2 }) => nodeHttp2 !== undefined);
-const headingOf = (rows: readonly Row[]): string[] => [...heading, ...(withNode(rows) ? nodeHeading : [])];
+const titles: Readonly<Record<Column, string>> = {
+  ebbtide: 'ebbtide',
+  containerd: 'containerd 1.6',
+  containerd2: 'containerd 2.1',
+  nodeHttp2: 'on node:http2',
+};
+/** Those that were measured. */
+const columnsOf = (rows: readonly Row[]): Column[] =>
+  columns.filter((column) => rows.some(({ values }) => values[column] !== undefined));
+const headingOf = (rows: readonly Row[]): string[] => [
+  '',
+  'unit',
+  ...columnsOf(rows).flatMap((column) =>
+    column === 'ebbtide' ? [titles[column]] : [titles[column], 'better by'],
+  ),
+];
 const timesText = (ratio: number | undefined): string =>
   ratio === undefined ? '' : `${figureText(ratio)} ×`;
 
@@ -17,18 +28,18 @@ export function figureText(value: number | undefined): string {
   return value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
-const cellsOf = (row: Row, node: boolean): string[] => [
+const cellsOf = (row: Row, shown: readonly Column[]): string[] => [
   row.name,
   row.unit,
-  figureText(row.ebbtide),
-  figureText(row.containerd),
-  timesText(row.ratio),
-  ...(node ? [figureText(row.nodeHttp2), timesText(row.nodeRatio)] : []),
+  ...shown.flatMap((column) => {
+    const value = figureText(row.values[column]);
+    return column === 'ebbtide' ? [value] : [value, timesText(row.ratios[column])];
+  }),
 ];
 
 export function tableText(rows: readonly Row[]): string {
   const heading = headingOf(rows);
-  const cells = rows.map((row) => cellsOf(row, withNode(rows)));
+  const cells = rows.map((row) => cellsOf(row, columnsOf(rows)));
   const widths = heading.map((title, i) => Math.max(title.length, ...cells.map((c) => c[i]!.length)));
   const line = (parts: readonly string[]): string =>
     parts
@@ -50,7 +61,7 @@ export function markdown(rows: readonly Row[]): string {
   const heading = headingOf(rows);
   const body = grouped(
     rows,
-    (i) => line(cellsOf(rows[i]!, withNode(rows))),
+    (i) => line(cellsOf(rows[i]!, columnsOf(rows))),
     (group) => line([`**${group}**`, ...heading.slice(1).map(() => '')]),
   );
   return [

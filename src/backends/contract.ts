@@ -200,6 +200,11 @@ export interface SnapshotterBackend {
   readonly root?: string | undefined;
   /** Optional: false if it cannot say which snapshots there are, so that none is taken for lost. */
   readonly isKnown?: boolean;
+  /**
+   * Optional: a snapshot without a parent can be given one by its commit, and then shows its files too. Its mounts are one bind before,
+   * and overlays of its directory after.
+   */
+  readonly rebases?: boolean | undefined;
   /** NotFound: there is no such snapshot. */
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */

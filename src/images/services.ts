@@ -16,6 +16,8 @@ import { messageOf } from '../system/system-errors.js';
 
 /** The part of a namespaced snapshotter that unpacking needs. */
 export interface LayerSnapshotter {
+  /** As a snapshotter's; absent: false. */
+  readonly rebases?: boolean;
   /** As a snapshotter's. */
   stat(ctx: CallContext, key: string): Promise<SnapshotInfo>;
   /** As a snapshotter's. */

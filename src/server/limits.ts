@@ -3,6 +3,7 @@
  * file; used everywhere.
  */
 import { invalidArgument } from '../errors.js';
+import { LAYERS_AT_ONCE_DEFAULT } from '../images/layers/chain.js';
 import { TIMER_MS_MAX } from '../system/timers.js';
 
 const MiB = 2 ** 20;
@@ -22,6 +23,8 @@ export interface Limits {
   readonly ingestBytes: number;
   /** Events kept for a subscriber that does not read; beyond that it loses its subscription. */
   readonly subscriberEvents: number;
+  /** Layers of an image that are unpacked at once; at most 16 of all images together, besides one each. */
+  readonly layersAtOnce: number;
   /** Milliseconds a connection may take to begin as HTTP/2. */
   readonly helloMs: number;
   /**
@@ -41,6 +44,7 @@ export const defaultLimits: Limits = {
   memoryBytes: 256 * MiB,
   ingestBytes: 2 ** 40,
   subscriberEvents: 10_000,
+  layersAtOnce: LAYERS_AT_ONCE_DEFAULT,
   helloMs: 10_000,
   keepaliveMs: 30_000,
   shutdownMs: 5000,

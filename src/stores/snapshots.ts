@@ -91,6 +91,11 @@ export class Snapshotter {
     this.#backend = backend;
   }
 
+  /** Whether the commit of a snapshot without a parent can give it one whose files it shows too, as with overlays. */
+  get rebases(): boolean {
+    return this.#backend.rebases ?? false;
+  }
+
   /** NotFound without a record, and when the backend has lost the snapshot. */
   async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
     const record = await this.#find(ctx, key);

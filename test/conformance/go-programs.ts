@@ -117,6 +117,11 @@ const movedIn2: ReadonlyMap<string, string> = new Map([
     'github.com/containerd/containerd/content/testsuite',
     '"github.com/containerd/containerd/v2/core/content/testsuite"',
   ],
+  ['github.com/containerd/containerd/containers', '"github.com/containerd/containerd/v2/core/containers"'],
+  ['github.com/containerd/containerd/errdefs', '"github.com/containerd/errdefs"'],
+  ['github.com/containerd/containerd/images', '"github.com/containerd/containerd/v2/core/images"'],
+  ['github.com/containerd/containerd/leases', '"github.com/containerd/containerd/v2/core/leases"'],
+  ['github.com/containerd/containerd/mount', '"github.com/containerd/containerd/v2/core/mount"'],
   ['github.com/containerd/containerd/namespaces', '"github.com/containerd/containerd/v2/pkg/namespaces"'],
   ['github.com/containerd/containerd/snapshots', '"github.com/containerd/containerd/v2/core/snapshots"'],
   [

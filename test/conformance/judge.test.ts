@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type LoadReport, loadVerdict } from './load.js';
+import { type LoadReport, loadVerdict, merged } from './load.js';
 import { errorKind, lineDifferences, Normaliser } from './normalise.js';
 import { parseOutcomes, suiteRows, worse } from './suites.js';
 import { asMeant, compareTranscripts, type StepResult, staleDifferences } from './transcript.js';
@@ -186,4 +186,24 @@ test('a load run is good only with kills, enough to judge by, no fault and nothi
   ]) {
     assert.equal(loadVerdict({ ...good, ...over }).length, 1, JSON.stringify(over));
   }
+});
+
+test('a load of clients of several releases is judged by all of them', () => {
+  const kind = { acknowledged: 100, unknown: 1, p50Ms: 1, p99Ms: 2, maxMs: 3 };
+  const one = { kills: 3, verified: 50, faults: null, faultCount: 0, left: null, kinds: { read: kind } };
+  const slow = { ...kind, p99Ms: 9 };
+  const other = {
+    ...one,
+    kills: 0,
+    faults: ['lost'],
+    faultCount: 1,
+    left: ['blob'],
+    kinds: { read: slow, rm: kind },
+  };
+  const all = merged([one, other]);
+  assert.deepEqual(all, {
+    ...{ kills: 3, verified: 100, faults: ['lost'], faultCount: 1, left: ['blob'] },
+    kinds: { read: { acknowledged: 200, unknown: 2, p50Ms: 1, p99Ms: 9, maxMs: 3 }, rm: kind },
+  });
+  assert.equal(loadVerdict({ ...all, restartMs: [] }).length, 2);
 });

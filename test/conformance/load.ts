@@ -3,23 +3,28 @@
  * intervals and started again on the same root and socket. Judged by the responses of each client: nothing acknowledged
  * may be lost, nothing live may be missing, and when everything was deleted a collection leaves nothing.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { buildGo } from './go-programs.js';
+import { CtrSession } from './load/ctr.js';
+import type { Release } from './releases.js';
 import { Server, type Side } from './servers.js';
 
 export interface LoadOptions {
   dir: string;
   seconds: number;
   killSeconds: number;
+  /** Of all releases together. */
   clients: number;
+  /** Whose Go clients work on the server; of several also each one's ctr. */
+  releases: readonly Release[];
   seed: number;
   /** Remove things without the clients' knowledge before the check, which must then find faults. */
   sabotage?: boolean;
 }
 
-interface KindReport {
+export interface KindReport {
   acknowledged: number;
   unknown: number;
   p50Ms: number;
@@ -43,53 +48,134 @@ export interface LoadReport {
 const DOWN_MS = 300;
 
 export async function runLoad(side: Side, options: LoadOptions): Promise<LoadReport> {
-  const program = buildGo('test/conformance/load', 'program');
-  await using server = await Server.start(side, { dir: options.dir, gc: 'scheduled' });
-  const args = [
-    ...['-address', server.address, '-clients', String(options.clients), '-seed', String(options.seed)],
-    ...['-duration', `${options.seconds}s`, ...(options.sabotage ? ['-sabotage'] : [])],
-  ];
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-  let report: Omit<LoadReport, 'restartMs'> | undefined;
-  const ended = new Promise<string>((resolve) => {
-    child.on('error', (error) => resolve(error.message));
-    child.on('close', (code, signal) => resolve(String(signal ?? code)));
-  });
+  const { releases, clients } = options;
+  const args = side === 'ebbtide' && releases.includes('2') ? ['--transfer'] : [];
+  await using server = await Server.start(side, { dir: options.dir, gc: 'scheduled', args });
+  const share = Math.ceil(clients / releases.length);
+  const programs = releases.map((release, i) =>
+    LoadProgram.start(server.address, options, release, Math.min(share, clients - i * share)),
+  );
+  const sessions =
+    releases.length > 1 ? releases.map((release) => new CtrSession(server, options.dir, release)) : [];
   const stopped = new AbortController();
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    const said = JSON.parse(line) as { event: string };
-    if (said.event === 'stopped') stopped.abort();
-    else report = said as typeof said & Omit<LoadReport, 'restartMs'>;
-  });
-  void ended.then(() => stopped.abort());
+  const allStopped = Promise.all(programs.map((program) => program.stopped)).then(() => stopped.abort());
+  const working = Promise.all(sessions.map((session) => session.work(stopped.signal)));
+  const say = (word: string): void => {
+    for (const program of programs) program.say(word);
+  };
 
   const restartMs: number[] = [];
   const restart = async (): Promise<void> => {
-    child.stdin.write('down\n');
+    say('down');
+    for (const session of sessions) session.isDown = true;
     await sleep(20); // The clients must know before they feel it.
     await server.kill();
     await sleep(DOWN_MS);
     const started = performance.now();
     await server.start();
     restartMs.push(performance.now() - started);
-    child.stdin.write('up\n');
+    say('up');
+    for (const session of sessions) session.isDown = false;
   };
   try {
     while (!stopped.signal.aborted) {
       await sleep(options.killSeconds * 1000, undefined, { signal: stopped.signal }).catch(() => {});
-      if (child.exitCode === null) await restart(); // The last one when the clients have stopped.
+      if (programs.some((program) => program.isRunning)) await restart(); // The last one when the clients have stopped.
     }
-    child.stdin.write('verify\n');
-    const end = await ended;
-    if (report === undefined) {
-      throw new Error(
-        `the clients ended with ${end} and no report; the server's last lines:\n${server.lastLines()}`,
-      );
-    }
+    await Promise.all([allStopped, working]);
+    say('verify');
+    const reports = await Promise.all(programs.map((program) => program.report(server)));
+    const judged = await Promise.all(sessions.map((session) => session.verify()));
+    return { ...merged([...reports, ...judged]), restartMs };
   } finally {
-    child.kill('SIGKILL');
+    for (const program of programs) program.end();
   }
-  return { ...report, restartMs };
+}
+
+type PartReport = Omit<LoadReport, 'restartMs'>;
+
+/** The Go clients of one release. */
+class LoadProgram {
+  readonly stopped: Promise<void>;
+  readonly #child: ChildProcess;
+  readonly #release: string;
+  readonly #ended: Promise<string>;
+  #report: PartReport | undefined;
+
+  private constructor(child: ChildProcess, release: string) {
+    this.#child = child;
+    this.#release = release;
+    this.#ended = new Promise<string>((resolve) => {
+      child.on('error', (error) => resolve(error.message));
+      child.on('close', (code, signal) => resolve(String(signal ?? code)));
+    });
+    const said = new Promise<void>((resolve) => {
+      createInterface({ input: child.stdout! }).on('line', (line) => {
+        const one = JSON.parse(line) as { event: string };
+        if (one.event === 'stopped') resolve();
+        else this.#report = one as typeof one & PartReport;
+      });
+    });
+    this.stopped = Promise.race([said, this.#ended.then(() => {})]);
+  }
+
+  static start(address: string, options: LoadOptions, release: Release, clients: number): LoadProgram {
+    const program = buildGo('test/conformance/load', 'program', release);
+    const args = [
+      ...['-address', address, '-clients', String(clients), '-seed', String(options.seed)],
+      ...['-duration', `${options.seconds}s`, '-namespaces', `load-${release}`],
+      ...(options.sabotage ? ['-sabotage'] : []),
+    ];
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    child.stdin.on('error', () => {});
+    return new LoadProgram(child, release);
+  }
+
+  get isRunning(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  say(word: string): void {
+    this.#child.stdin!.write(`${word}\n`);
+  }
+
+  /** When it has verified. */
+  async report(server: Server): Promise<PartReport> {
+    const end = await this.#ended;
+    if (this.#report !== undefined) return this.#report;
+    throw new Error(
+      `the clients of ${this.#release} ended with ${end} and no report; the server's last lines:\n${server.lastLines()}`,
+    );
+  }
+
+  end(): void {
+    this.#child.kill('SIGKILL');
+  }
+}
+
+/** Of clients that worked on one server; percentiles are those of the slower ones. */
+export function merged(reports: readonly PartReport[]): PartReport {
+  const kinds: Record<string, KindReport> = {};
+  for (const [kind, one] of reports.flatMap((report) => Object.entries(report.kinds))) {
+    const sum = kinds[kind] ?? { acknowledged: 0, unknown: 0, p50Ms: 0, p99Ms: 0, maxMs: 0 };
+    kinds[kind] = {
+      acknowledged: sum.acknowledged + one.acknowledged,
+      unknown: sum.unknown + one.unknown,
+      p50Ms: Math.max(sum.p50Ms, one.p50Ms),
+      p99Ms: Math.max(sum.p99Ms, one.p99Ms),
+      maxMs: Math.max(sum.maxMs, one.maxMs),
+    };
+  }
+  const total = (of: (report: PartReport) => number): number =>
+    reports.reduce((sum, one) => sum + of(one), 0);
+  return {
+    kinds,
+    kills: Math.max(...reports.map(({ kills }) => kills)),
+    verified: total(({ verified }) => verified),
+    faults: reports.flatMap(({ faults }) => faults ?? []),
+    faultCount: total(({ faultCount }) => faultCount),
+    left: reports.flatMap(({ left }) => left ?? []),
+  };
 }
 
 /** In a sentence each, what is wrong; empty when the run is good. */

@@ -6,9 +6,9 @@
  *                                       [--bytes N] [--rounds N]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
+ * also wrong ones), random (sequences of calls by --seed, --rounds of 20), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
  * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2),
- * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls and proxy run
+ * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. suites, ctr, calls, random and proxy run
  * beside containerd 1 and beside containerd 2 (releases.ts), unless `--containerd` picks one; the others beside 1. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
@@ -27,6 +27,7 @@ import { makeImages } from './images.js';
 import { checkKit, kitMissing } from './kit/kit.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
+import { compareRandomCalls } from './random-calls.js';
 import { Registry } from './registry.js';
 import { type Release, releases, versionOf } from './releases.js';
 import {
@@ -36,6 +37,7 @@ import {
   clientsReport,
   loadReport,
   proxyReport,
+  randomReport,
   suitesReport,
   transcriptReport,
 } from './report.js';
@@ -43,15 +45,28 @@ import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { asMeant, compareTranscripts, runTranscript, staleDifferences } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse', 'kit'] as const;
+const parts = [
+  'suites',
+  'ctr',
+  'calls',
+  'random',
+  'proxy',
+  'load',
+  'clients',
+  'http2',
+  'abuse',
+  'kit',
+] as const;
 type Part = (typeof parts)[number];
 /** What containerd 2 judges as well. */
-const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'proxy']);
+const besideBoth: ReadonlySet<Part> = new Set(['suites', 'ctr', 'calls', 'random', 'proxy']);
 
 interface Options {
   dir: string;
   ours: Side;
   release: Release;
+  /** All that were asked for. */
+  wanted: readonly Release[];
   only?: RegExp;
   seconds: number;
   clients: number;
@@ -71,6 +86,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   suites: judgeSuites,
   ctr: judgeCtr,
   calls: judgeCalls,
+  random: judgeRandom,
   proxy: judgeProxy,
   load: judgeLoad,
   clients: judgeClients,
@@ -112,6 +128,15 @@ async function judgeCalls({ dir, ours, release }: Options): Promise<Verdict> {
   return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
 }
 
+async function judgeRandom({ dir, ours, release, seed, rounds }: Options): Promise<Verdict> {
+  const compared = await compareRandomCalls(ours, join(dir, 'random'), release, seed, rounds * SEQUENCES);
+  const ok = compared.differences.every((d) => d.reason !== undefined);
+  return { ok, report: randomReport(compared), result: compared };
+}
+
+/** Of each round. */
+const SEQUENCES = 20;
+
 /** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
 
@@ -125,9 +150,10 @@ async function judgeProxy({ dir, ours, release }: Options): Promise<Verdict> {
   return { ok, report: proxyReport(steps, proxied, freed), result: { steps, builtIn, proxied } };
 }
 
-async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Options): Promise<Verdict> {
+/** Clients of both releases together, unless one of them is picked. */
+async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage, wanted }: Options): Promise<Verdict> {
   const killSeconds = Math.max(KILL_SECONDS_MIN, seconds / KILLS);
-  const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage };
+  const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage, releases: wanted };
   const report: LoadReport = await runLoad(ours, options);
   const wrong = loadVerdict(report);
   // Of what was removed without the clients' knowledge each kind has to be noticed.
@@ -217,6 +243,7 @@ async function main(): Promise<number> {
 
   const dir = mkdtempSync(join(cacheDirectory(), 'run-'));
   const options: Omit<Options, 'dir' | 'release'> = {
+    wanted: releases.filter((release) => values.containerd.includes(release)),
     ours: values.self ? 'containerd' : 'ebbtide',
     ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
     seconds: Number(values.seconds),

@@ -1,4 +1,4 @@
-/** A read-only registry on loopback that serves one OCI layout under any repository name, for `ctr images pull`. */
+/** A read-only registry on loopback that serves one OCI layout under any repository name, for `ctr images pull`; also in bench/daemon. */
 import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import {
   createServer,
@@ -15,14 +15,19 @@ export class Registry implements AsyncDisposable {
   readonly #layout: string;
   readonly #tags: Readonly<Record<string, string>>;
 
-  private constructor(images: MadeImages) {
-    this.#layout = join(images.dir, 'layout');
-    this.#tags = { app: images.digests.app, base: images.digests.base };
+  private constructor(layout: string, tags: Readonly<Record<string, string>>) {
+    this.#layout = layout;
+    this.#tags = tags;
     this.#server = createServer((request, response) => this.#respond(request, response));
   }
 
-  static async start(images: MadeImages): Promise<Registry> {
-    const registry = new Registry(images);
+  static start({ dir, digests: { app, base } }: MadeImages): Promise<Registry> {
+    return Registry.serve(join(dir, 'layout'), { app, base });
+  }
+
+  /** `tags`: digests of manifests. */
+  static async serve(layout: string, tags: Readonly<Record<string, string>>): Promise<Registry> {
+    const registry = new Registry(layout, tags);
     await new Promise<void>((resolve) => registry.#server.listen(0, '127.0.0.1', resolve));
     return registry;
   }

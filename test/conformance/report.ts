@@ -4,6 +4,7 @@ import type { CallComparison } from './calls.js';
 import type { ClientCheck } from './clients.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
+import type { RandomComparison } from './random-calls.js';
 import type { TestRow } from './suites.js';
 import type { StepComparison } from './transcript.js';
 
@@ -92,6 +93,24 @@ export function transcriptReport(
     ...(wording.length > 0
       ? ['\nerrors of the same kind in other words (containerd, here):', ...wording]
       : []),
+  ].join('\n');
+}
+
+export function randomReport({ sequences, calls, codes, differences }: RandomComparison): string {
+  const meant = differences.flatMap(({ reason }) => reason ?? []);
+  const outcomes = Object.entries(codes).map(([code, count]) => `${count} ${code}`);
+  return [
+    `${calls} calls in ${sequences} sequences: ${outcomes.join(', ')}`,
+    ...[...new Set(meant)].map(
+      (reason) => `meant, ${meant.filter((one) => one === reason).length} times: ${reason}`,
+    ),
+    ...differences
+      .filter(({ reason }) => reason === undefined)
+      .map(({ sequence, call, theirs, ours }) =>
+        [`sequence ${sequence}`, ...call.split('\n').slice(-12), `theirs: ${theirs}`, `ours:   ${ours}`].join(
+          '\n  ',
+        ),
+      ),
   ].join('\n');
 }
 

@@ -12,6 +12,7 @@ import type { Mount } from '../contract.js';
 import { inside, within } from './beneath.js';
 import { ChunkReader, tap } from './chunks.js';
 import { type Compression, decompress } from './compression/compression.js';
+import { Assumptions } from './detached.js';
 import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
 import type { KnownLayers } from './known-layers.js';
 import { type DirNode, LayerTree } from './layer-tree.js';
@@ -21,7 +22,7 @@ import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
 import { SmallFiles } from './small-files.js';
 import { malformed } from './tar/tar-header.js';
 import { readTar, type TarEntry } from './tar/tar-reader.js';
-import { writableTarget } from './target.js';
+import { detachedTarget, type Target, writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 
 /** How a layer is applied. */
@@ -69,13 +70,34 @@ export async function applyLayer(
   stream: AsyncIterable<Uint8Array>,
   options: ApplyOptions = {},
 ): Promise<Applied> {
+  return (await apply(() => writableTarget(mounts), stream, options)).applied;
+}
+
+/**
+ * As `applyLayer`, of a snapshot of overlays without a parent that gets one when it is committed. InvalidArgument also for a layer
+ * that is right, and cannot be written without the parent.
+ */
+export async function applyDetached(
+  mounts: readonly Mount[],
+  stream: AsyncIterable<Uint8Array>,
+  options: ApplyOptions = {},
+): Promise<{ applied: Applied; assumed: Assumptions }> {
+  const { applied, tree } = await apply(() => detachedTarget(mounts), stream, options);
+  return { applied, assumed: new Assumptions(tree.target.upper, tree.root) };
+}
+
+async function apply(
+  targetOf: () => Target,
+  stream: AsyncIterable<Uint8Array>,
+  options: ApplyOptions,
+): Promise<{ applied: Applied; tree: LayerTree }> {
   const { mediaType, signal } = options;
   if (mediaType !== undefined && mediaType !== '' && !layerTypes.some((type) => type.test(mediaType))) {
     throw notImplemented(`cannot apply a layer of type "${mediaType}"`, { object: mediaType });
   }
   throwIfAborted(signal);
   const limits = withDefaults(options.limits);
-  const target = writableTarget(mounts);
+  const target = targetOf();
   const { compression, chunks } = await decompress(stream, {
     limits,
     name: 'layer',
@@ -102,13 +124,14 @@ export async function applyLayer(
     await applier.end();
     tree.close();
   }
-  return {
+  const applied: Applied = {
     digest: `sha256:${hash.digest('hex')}`,
     size,
     entries: applier.entries,
     compression,
     skipped: applier.skipped,
   };
+  return { applied, tree };
 }
 
 class Applier {
@@ -153,7 +176,7 @@ class Applier {
     if (whiteout.kind === 'linked') {
       if (entry.type !== 'file') return;
     } else if (whiteout.kind !== 'none') {
-      const dir = await tree.resolve(components, false, entry.name);
+      const dir = await tree.resolve(components, 'unknown', entry.name);
       if (dir === undefined) return;
       return whiteout.kind === 'opaque' ? applyOpaque(tree, dir) : applyDelete(tree, dir, whiteout.name);
     }

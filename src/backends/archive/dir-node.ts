@@ -19,6 +19,14 @@ export class DirNode {
   placed = false;
   /** Created in this run: its upper directory has only what `children` lists. */
   fresh = false;
+  /** The layer is written before its parent is there, which may have something at this place (detached.ts). */
+  unknownBelow = false;
+  /** It was when the directory was made, which then merges with one of the parent. */
+  mayMerge = false;
+  /** Made for what is in it, before an entry named it. */
+  implied = false;
+  /** Names of what the parent may have and the layer hides. */
+  hidden: BytePath[] | undefined;
   /** Set when the layer is complete, because writing into a directory changes its times. */
   final: FinalMetadata | undefined;
 
@@ -31,13 +39,19 @@ export class DirNode {
 
   /** Whether the layer has an entry at or below it. */
   hasPlaced(): boolean {
-    const open: DirNode[] = [this];
+    return this.#some((node) => node === placed || node.placed);
+  }
+
+  /** Whether a symlink of the parent, here or further down, would have been followed. */
+  hasAssumed(): boolean {
+    return this.#some((node) => node !== placed && node.implied && node.mayMerge);
+  }
+
+  #some(is: (node: DirNode | typeof placed) => boolean): boolean {
+    const open: (DirNode | typeof placed)[] = [this];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
-      if (node.placed) return true;
-      for (const child of node.children.values()) {
-        if (child === placed) return true;
-        open.push(child);
-      }
+      if (is(node)) return true;
+      if (node !== placed) open.push(...node.children.values());
     }
     return false;
   }

@@ -7,6 +7,7 @@ import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:
 import { type EbbtideError, failedPrecondition, present } from '../../errors.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
+import { needsBelow } from './detached.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {
   copyMetadata,
@@ -113,11 +114,13 @@ export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry):
   const dir = await tree.resolve(components, false, entry.name);
   const found = dir === undefined ? undefined : await tree.lookup(dir, name);
   if (dir === undefined || found === undefined || found.kind === 'none') {
+    if (tree.target.detached) throw needsBelow(entry.name, `is a hard link to "${showPath(entry.linkname)}"`);
     throw badPath(entry.name, `is a hard link to "${showPath(entry.linkname)}", which does not exist`);
   }
   if (found.kind === 'directory') {
     throw badPath(entry.name, `is a hard link to the directory "${showPath(entry.linkname)}"`);
   }
+  if (tree.upper(dir, name).path === to.path) throw badPath(entry.name, 'is a hard link to itself');
   const { inUpper, place, data } = found;
   if (!inUpper) await copyUpFile(tree, dir, name, place, data ?? place);
   else if (data !== undefined) {
@@ -176,6 +179,7 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
 
 /** Errors that are the archive's fault, not the disk's. */
 const unacceptable: Readonly<Record<string, string>> = {
+  EEXIST: 'has the name of something that it needs itself, or that another process has made',
   ENAMETOOLONG: 'has a name that is too long for the file system',
   ERANGE: 'has an extended attribute whose name is empty or too long',
   E2BIG: 'has an extended attribute that is too large',

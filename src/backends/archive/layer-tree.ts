@@ -12,6 +12,7 @@
 import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument, present } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
+import { needsBelow } from './detached.js';
 import { DirNode, placed } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
 import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
@@ -78,6 +79,8 @@ export class LayerTree {
       look: known === undefined ? lookAt : (place, overlay) => known.look(place, overlay),
     };
     this.root = new DirNode('', undefined, true, this.#layers.roots);
+    this.root.unknownBelow = target.detached;
+    this.root.mayMerge = target.detached;
   }
 
   /** REQUIRES: no call under way. */
@@ -131,8 +134,9 @@ export class LayerTree {
     return searchBelow(this.#layers, dir.lowers, wanted, above);
   }
 
-  /** Whether a lower directory shows anything under this name. */
+  /** Whether a lower directory shows anything under this name, or may. */
   async hasBelow(dir: DirNode, name: BytePath): Promise<boolean> {
+    if (dir.unknownBelow) return true;
     const { other, directories } = await this.#below(dir, name, 'nothing');
     return other !== undefined || directories.length > 0;
   }
@@ -153,18 +157,18 @@ export class LayerTree {
 
   /**
    * Resolves components to a directory, following symlinks inside the root. With `create` a missing directory
-   * is created; otherwise the result is undefined. A component that is not a directory: InvalidArgument with
-   * `create`, else undefined.
+   * is created, with `unknown` where there may be one below; otherwise the result is undefined. A component that is not a
+   * directory: InvalidArgument with `create`, else undefined.
    */
   async resolve(components: readonly BytePath[], create: true, entry: BytePath): Promise<DirNode>;
   async resolve(
     components: readonly BytePath[],
-    create: boolean,
+    create: boolean | 'unknown',
     entry: BytePath,
   ): Promise<DirNode | undefined>;
   async resolve(
     components: readonly BytePath[],
-    create: boolean,
+    create: boolean | 'unknown',
     entry: BytePath,
   ): Promise<DirNode | undefined> {
     // A stack, next component last: the target of a symlink is pushed onto it.
@@ -186,12 +190,14 @@ export class LayerTree {
         const destination = await within(found.place, (p) => readlink(fsPath(p), { encoding: 'latin1' }));
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
-      } else if (!create) {
+      } else if (found.kind === 'none' && makes(create, at, found)) {
+        at = await this.makeDirectory(at, name, found.whiteout);
+        at.implied = true;
+      } else if (create !== true) {
         // Also for a whiteout below a path that this layer made a file: image builders write such, and it hides
         // nothing.
         return undefined;
-      } else if (found.kind === 'none') at = await this.makeDirectory(at, name, found.whiteout);
-      else throw badPath(entry, `has a parent "${showPath(name)}" that is not a directory`);
+      } else throw badPath(entry, `has a parent "${showPath(name)}" that is not a directory`);
     }
     return at;
   }
@@ -240,6 +246,8 @@ export class LayerTree {
     if (overlay !== undefined && hidden && (await this.hasBelow(parent, name))) await this.#setOpaque(place);
     const node = new DirNode(joinPath(parent.path, name), parent, true, []);
     node.fresh = true;
+    node.unknownBelow = parent.unknownBelow && !hidden;
+    node.mayMerge = node.unknownBelow;
     node.final = { mode: 0o755 };
     parent.children.set(name, node);
     return node;
@@ -251,12 +259,13 @@ export class LayerTree {
 
   /** Makes a directory opaque. */
   async hideBelow(node: DirNode): Promise<void> {
-    if (node.lowers.length === 0) return;
+    if (node.lowers.length === 0 && !node.unknownBelow) return;
     await this.open(node);
     await this.#setOpaque(this.upper(node));
     const open: DirNode[] = [node];
     for (let at = open.pop(); at !== undefined; at = open.pop()) {
       at.lowers = [];
+      at.unknownBelow = false;
       for (const [name, child] of at.children) {
         if (!(child instanceof DirNode)) continue;
         if (child.inUpper) open.push(child);
@@ -278,8 +287,16 @@ export class LayerTree {
       await this.pending?.flush();
       await removeTree(this.upper(parent, name));
     }
-    parent.children.delete(name);
+    this.forget(parent, name);
     return there;
+  }
+
+  /** What was removed. */
+  forget(dir: DirNode, name: BytePath): void {
+    const child = dir.children.get(name);
+    if (child instanceof DirNode && child.hasAssumed())
+      throw needsBelow(child.path, 'removes, or replaces, a directory');
+    dir.children.delete(name);
   }
 
   /** Whether the upper directory is known to lack this name, without a look-up. */
@@ -291,6 +308,10 @@ export class LayerTree {
   async whiteout(dir: DirNode, name: BytePath): Promise<void> {
     dir.fresh = false;
     await makeWhiteout(this.upper(dir, name));
+    if (dir.unknownBelow) {
+      dir.hidden ??= [];
+      dir.hidden.push(name);
+    }
   }
 
   /** Records that this name is an entry of this layer that is not a directory. */
@@ -303,6 +324,13 @@ export class LayerTree {
     return child instanceof DirNode ? child.hasPlaced() : child === placed;
   }
 }
+
+const makes = (create: boolean | 'unknown', dir: DirNode, found: { whiteout: boolean }): boolean =>
+  create === 'unknown' ? mayBeBelow(dir, found) : create;
+
+/** Whether the parent may have a directory under a name that the layer has not got. */
+export const mayBeBelow = ({ unknownBelow }: DirNode, { whiteout }: { whiteout: boolean }): boolean =>
+  unknownBelow && !whiteout;
 
 export const badPath = (entry: BytePath, what: string) =>
   invalidArgument(`archive entry "${showPath(entry)}" ${what}`, {

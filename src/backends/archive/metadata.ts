@@ -96,6 +96,13 @@ export async function copyMetadata(from: BytePath, to: BytePath): Promise<Requir
   return { mode: Number(stats.mode & 0o7777n), mtime: stats.mtimeNs, atime: stats.atimeNs };
 }
 
+/** Attributes of `from` that `to` has not got. */
+export async function addXattrs(from: BytePath, to: BytePath): Promise<void> {
+  for (const [name, value] of await readXattrs(from)) {
+    if ((await getXattr(to, name)) === undefined) await trySetXattr(to, name, value);
+  }
+}
+
 /** All attributes except overlay's own. */
 export async function readXattrs(path: BytePath): Promise<Map<string, Buffer>> {
   const xattrs = new Map<string, Buffer>();

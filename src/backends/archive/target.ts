@@ -18,6 +18,8 @@ export interface Target {
   lowers: readonly BytePath[];
   /** Prefix of overlay's own attributes; undefined for a bind, where a deletion leaves no mark. */
   overlay: OverlayPrefix | undefined;
+  /** The layer is written before what will be below it is there (detached.ts). */
+  detached: boolean;
   /** The overlay's scratch directory, where the kernel keeps the index of an overlay mounted with `index=on`. */
   work: BytePath | undefined;
 }
@@ -31,14 +33,38 @@ export function writableTarget(mounts: readonly Mount[]): Target {
       remedy: 'use the mounts of an active snapshot',
     });
   }
-  return { upper, lowers: layers, overlay, work };
+  return { upper, lowers: layers, overlay, detached: false, work };
 }
+
+/**
+ * Of a snapshot without a parent that gets one later, in an overlay: deletions leave the marks of overlays that need no user namespace.
+ */
+export const detachedTarget = (mounts: readonly Mount[]): Target => ({
+  ...writableTarget(mounts),
+  ...{ overlay: 'trusted.overlay.', detached: true },
+});
+
+/**
+ * The bind mount that stands for an overlay of an upper directory alone: so clients of containerd 2.2 say that a snapshot gets its
+ * parent later. Undefined: other mounts.
+ */
+export function bindOfDetached([mount, ...more]: readonly Mount[]): Mount[] | undefined {
+  if (mount?.type !== 'overlay' || more.length > 0 || optionOf(mount, 'lowerdir') !== undefined)
+    return undefined;
+  const source = optionOf(mount, 'upperdir');
+  return source === undefined
+    ? undefined
+    : [{ ...mount, type: 'bind', source, options: withoutDirectories(mount) }];
+}
+
+const withoutDirectories = ({ options }: Mount): string[] =>
+  options.filter((option) => !/^(upper|work)dir=/.test(option));
 
 /** All directories of the mounts, nearest first. */
 export function readableTarget(mounts: readonly Mount[]): Target {
   const { layers, upper, overlay, work } = describe(mounts);
   const [first, ...rest] = upper === undefined ? layers : [upper, ...layers];
-  return { upper: present(first, 'a directory of the mount'), lowers: rest, overlay, work };
+  return { upper: present(first, 'a directory of the mount'), lowers: rest, overlay, detached: false, work };
 }
 
 interface Description {

@@ -3,7 +3,8 @@
  * its directory. They never hide what the same layer contains, wherever in the archive it is.
  */
 import { namesIn, under } from './beneath.js';
-import { badPath, DirNode, type LayerTree } from './layer-tree.js';
+import { needsBelow } from './detached.js';
+import { badPath, DirNode, type LayerTree, mayBeBelow } from './layer-tree.js';
 import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
@@ -45,7 +46,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
     if (found.kind === 'directory') await applyOpaque(tree, found.node);
     return;
   }
-  if (found.kind === 'none') return;
+  if (found.kind === 'none' && !mayBeBelow(dir, found)) return;
   await tree.clear(dir, name, found);
   if (!(await tree.hasBelow(dir, name))) return;
   await tree.open(dir);
@@ -55,6 +56,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
 /** Hides everything below in a directory; entries of this layer stay. */
 export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> {
   // The kernel merges the roots of all layers, whatever their marks.
+  if (top === tree.root && top.unknownBelow) throw needsBelow('', 'hides all of it');
   const atRoot = top === tree.root ? await tree.namesBelow(top) : undefined;
   if (atRoot === undefined) await tree.hideBelow(top);
   if (!top.inUpper) return;
@@ -65,7 +67,7 @@ export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> 
       if (child instanceof DirNode) await tree.hideBelow(child);
       continue;
     }
-    top.children.delete(name);
+    tree.forget(top, name);
     if (await tree.hasBelow(top, name)) await tree.whiteout(top, name);
   }
 }
@@ -83,7 +85,7 @@ async function clearUpper(tree: LayerTree, top: DirNode): Promise<void> {
         continue;
       }
       await removeTree(under(place, name));
-      dir.children.delete(name);
+      tree.forget(dir, name);
     }
   }
 }

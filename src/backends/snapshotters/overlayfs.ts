@@ -13,6 +13,7 @@ import { failedPrecondition } from '../../errors.js';
 import { Label, labelOf } from '../../model/labels.js';
 import type { StringMap } from '../../model/records.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
+import { isRoot } from '../archive/metadata.js';
 import { refuseIndexed, refuseMetacopy } from '../archive/overlay-index.js';
 import { toBytePath } from '../archive/paths.js';
 import type { OverlayPrefix } from '../archive/target.js';
@@ -122,6 +123,8 @@ function isKnownSwitch(name: OverlaySwitch): boolean {
 class OverlayDriver implements SnapshotDriver {
   readonly name = 'overlayfs';
   readonly removal: RemovalMode;
+  /** Not where marks of deletions cannot be made; not with mapped ids, because a root has its parent's owner then. */
+  readonly rebases: boolean;
   readonly #root: string;
   /** Appended to every overlay's options. */
   readonly #mountOptions: string[];
@@ -146,6 +149,7 @@ class OverlayDriver implements SnapshotDriver {
     }
     this.#keepsMetacopy = this.#mountOptions.includes('metacopy=on');
     this.#overlay = has('userxattr') ? 'user.overlay.' : 'trusted.overlay.';
+    this.rebases = isRoot && this.#overlay === 'trusted.overlay.' && !this.#remapIds;
   }
 
   hasDirectory(): boolean {

@@ -30,6 +30,8 @@ export interface NewSnapshot {
 export interface SnapshotDriver {
   readonly name: string;
   readonly removal: RemovalMode;
+  /** As a backend's. */
+  readonly rebases?: boolean;
   /** False for snapshots that need no directory of their own. */
   hasDirectory(snapshot: NewSnapshot): boolean;
   /**

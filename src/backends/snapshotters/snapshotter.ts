@@ -85,6 +85,7 @@ const METADATA = 'metadata.db';
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
   readonly root: string;
+  readonly rebases: boolean;
   readonly #driver: SnapshotDriver;
   readonly #root: HeldDirectory;
   /** The directory of the snapshots: often a file system of its own. */
@@ -108,6 +109,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   ) {
     this.#seat = place.seat;
     this.root = place.root.path;
+    this.rebases = driver.rebases ?? false;
     this.#driver = driver;
     this.#root = place.root;
     this.#snapshots = place.snapshots;

@@ -5,9 +5,9 @@
  * only identify a snapshot of the caller's namespace, and the store's own mounts of it are used. One layer at
  * a time is written to a snapshot.
  */
-import { applyLayer } from '../../backends/archive/apply.js';
+import { applyDetached, applyLayer } from '../../backends/archive/apply.js';
 import { showPath } from '../../backends/archive/paths.js';
-import { readableTarget } from '../../backends/archive/target.js';
+import { bindOfDetached, readableTarget } from '../../backends/archive/target.js';
 import type { Mount, MountOwner } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
 import { failedPrecondition, invalidArgument, notImplemented } from '../../errors.js';
@@ -54,19 +54,27 @@ async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Prom
   const { diff: layer } = request;
   if (layer === null) throw invalidArgument('the request names no layer');
   await using reader = await host.db.content.readerAt(call.context, layer.digest);
-  const { snapshotter, key, writable } = await snapshotOf(host, call.context, request.mounts.map(mountOf));
+  const given = request.mounts.map(mountOf);
+  const bind = bindOfDetached(given);
+  const { snapshotter, key, writable } = await snapshotOf(host, call.context, bind ?? given);
+  const isDetached = bind !== undefined;
+  if (isDetached && !snapshotter.rebases) {
+    throw notImplemented(`snapshotter "${snapshotter.name}" has no snapshots that get their parents later`, {
+      object: key,
+    });
+  }
   if (!writable) {
     throw failedPrecondition(`snapshot "${key}" is mounted read-only`, {
       object: key,
       remedy: 'use the mounts of an active snapshot',
     });
   }
-  const { digest, size } = await snapshotter.write(call.context, key, (mounts, removal) =>
-    applyLayer(mounts, reader.stream(), {
-      mediaType: layer.mediaType,
-      signal: AbortSignal.any([call.signal, removal]),
-    }),
-  );
+  const { digest, size } = await snapshotter.write(call.context, key, async (mounts, removal) => {
+    const options = { mediaType: layer.mediaType, signal: AbortSignal.any([call.signal, removal]) };
+    // Its client commits it as it is, whatever it will be on.
+    if (isDetached) return (await applyDetached(mounts, reader.stream(), options)).applied;
+    return applyLayer(mounts, reader.stream(), options);
+  });
   return { mediaType: PLAIN_LAYER, digest, size };
 }
 

@@ -94,10 +94,12 @@ function pluginsOf({ db, root, transfer, mounts }: ServiceHost): Plugin[] {
   });
   return [
     plugin('content', 'content', { exports: { root: layout.content(root) } }),
-    ...[...db.snapshotters().keys()].map((name) =>
+    ...[...db.snapshotters()].map(([name, { rebases }]) =>
       plugin('snapshotter', name, {
         platforms: [here],
         exports: { root: layout.snapshotter(root, name) },
+        // Clients of 2.2 unpack several layers at once there.
+        capabilities: rebases ? ['rebase'] : [],
       }),
     ),
     plugin('metadata', 'bolt', { exports: { policy: db.host.policy, root: layout.database(root) } }),

@@ -3,6 +3,7 @@ import type { CallContext } from '../../context.js';
 import type { DB } from '../../db.js';
 import { invalidArgument, isNotFound } from '../../errors.js';
 import type { Platform } from '../../images/documents.js';
+import { LAYERS_AT_ONCE_MAX } from '../../images/layers/chain.js';
 import { hostPlatform } from '../../images/platforms.js';
 import { resolveManifest } from '../../images/resolve.js';
 import type { OnProgress } from '../../images/services.js';
@@ -16,10 +17,11 @@ const UNPACKS_MAX = 10;
 export interface Unpack {
   platform: Platform;
   snapshotter: string;
+  layersAtOnce: number;
 }
 
 /** InvalidArgument: too many, or a snapshotter that is not here. The default is overlayfs where the daemon has it. */
-export function unpacksOf({ db }: ServiceHost, messages: readonly UnpackMessage[]): Unpack[] {
+export function unpacksOf({ db, limits }: ServiceHost, messages: readonly UnpackMessage[]): Unpack[] {
   if (messages.length > UNPACKS_MAX) {
     throw invalidArgument(`the request has ${messages.length} unpacks, of which ${UNPACKS_MAX} are allowed`);
   }
@@ -29,7 +31,10 @@ export function unpacksOf({ db }: ServiceHost, messages: readonly UnpackMessage[
     if (db.snapshotter(snapshotter) === undefined) {
       throw invalidArgument(`snapshotter not loaded: ${snapshotter}`, { object: snapshotter });
     }
-    return { snapshotter, platform: platform?.os ? platformOf(platform) : hostPlatform() };
+    return {
+      ...{ snapshotter, platform: platform?.os ? platformOf(platform) : hostPlatform() },
+      layersAtOnce: Math.min(limits.layersAtOnce, LAYERS_AT_ONCE_MAX),
+    };
   });
 }
 
@@ -38,12 +43,12 @@ export async function unpackFor(
   db: DB,
   ctx: CallContext,
   targets: readonly Image['target'][],
-  { platform, snapshotter }: Unpack,
+  { platform, snapshotter, layersAtOnce }: Unpack,
   progress?: OnProgress,
 ): Promise<void> {
   for (const target of new Map(targets.map((one) => [one.digest, one])).values()) {
     if (!(await fits(db, ctx, target, platform))) continue;
-    await unpackImage(db, ctx, { target }, snapshotter, { platform, progress });
+    await unpackImage(db, ctx, { target }, snapshotter, { platform, progress, layersAtOnce });
   }
 }
 

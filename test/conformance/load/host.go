@@ -24,10 +24,11 @@ const (
 
 // host is what all clients know of the server together. Safe for concurrent use.
 type host struct {
-	address   string
-	downSince int64 // unix nanoseconds, set by the driver
-	upSince   int64 // 0 while it is down
-	kills     int64
+	address    string
+	namespaces string
+	downSince  int64 // unix nanoseconds, set by the driver
+	upSince    int64 // 0 while it is down
+	kills      int64
 
 	mu     sync.Mutex
 	faults []string

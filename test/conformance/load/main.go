@@ -34,10 +34,11 @@ func main() {
 	collect := flag.Duration("collect", 300*time.Millisecond, "pause between requested collections")
 	sabotage := flag.Bool("sabotage", false, "before the check, remove some things without the clients' knowledge: the check must find out")
 	seed := flag.Int64("seed", 1, "of the random choices")
+	prefix := flag.String("namespaces", "load", "how the names of its namespaces begin")
 	flag.Parse()
 	logrus.SetLevel(logrus.ErrorLevel)
 
-	h := &host{address: *address}
+	h := &host{address: *address, namespaces: *prefix}
 	said := make(chan string)
 	go h.listen(said)
 

@@ -50,7 +50,7 @@ func newWorker(h *host, number int, seed int64) *worker {
 }
 
 func (w *worker) ctx() context.Context {
-	return namespaces.WithNamespace(context.Background(), fmt.Sprintf("load-%d", w.number%namespacesInUse))
+	return namespaces.WithNamespace(context.Background(), fmt.Sprintf("%s-%d", w.host.namespaces, w.number%namespacesInUse))
 }
 
 func (w *worker) name(what string) string {

@@ -4,6 +4,7 @@ import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Item } from '../../archive/support.js';
 import { smallDisk } from '../../environment/small-disk.js';
 import { Blobs, type MadeImage, named, tarOfFiles } from '../../images/fixtures.js';
 import { FakeRegistry, type Trick } from '../../registry/registry.js';
@@ -81,14 +82,14 @@ async function contentOf(client: TestClient): Promise<string[]> {
 }
 
 /** No image, lease or ingest; after a collection no blob and no snapshot. */
-async function leftNothing(client: TestClient): Promise<void> {
+async function leftNothing(client: TestClient, snapshotter = 'native'): Promise<void> {
   assert.deepEqual((await client.call('images', 'List')).images, []);
   assert.deepEqual((await client.call('leases', 'List')).leases, []);
   assert.deepEqual((await client.call('content', 'ListStatuses')).statuses, []);
   await client.call('leases', 'Create', { id: 'collect' });
   await client.call('leases', 'Delete', { id: 'collect', sync: true });
   assert.deepEqual(await contentOf(client), []);
-  const snapshots = await client.all('snapshots', 'List', { snapshotter: 'native' });
+  const snapshots = await client.all('snapshots', 'List', { snapshotter });
   assert.deepEqual(
     snapshots.flatMap((message) => message.info),
     [],
@@ -266,6 +267,51 @@ test('given a pull that waits for its registry, when the client cancels it, then
   while (at.openConnections > 0) await sleep(10);
   while ((await client.call('leases', 'List')).leases.length > 0) await sleep(10);
   await leftNothing(client);
+});
+
+test('given a pull that unpacks several layers at once, when its client cancels it or goes at any step, then nothing stays', async (t) => {
+  const { client, connect } = await world(t, {
+    transfer: true,
+    snapshotters: 'overlayfs',
+    limits: { layersAtOnce: 3 },
+  });
+  const blobs = new Blobs();
+  const link: Item[] = [{ name: 'again', type: 'link', linkname: 'file1' }];
+  const image = await blobs.image([layer(200_000), layer(3000, 2), link, layer(90_000, 4)], {
+    platform: host,
+  });
+  const at = await FakeRegistry.start(t, blobs, { 1: image.manifest });
+  const reference = `${at.host}/app:1`;
+  const unpacks = [{ platform: host, snapshotter: 'overlayfs' }];
+  const { path, request: requests, response } = methodOf('transfer', 'Transfer');
+  let completed = 0;
+  for (let step = 1; completed === 0; step += 2) {
+    const other = connect('test');
+    const progress = await PeerStream.open(other, 'progress');
+    const request = {
+      ...{ source: registry(reference, plain), destination: store({ name: reference, unpacks }) },
+      options: { progressStream: 'progress' },
+    };
+    const { encode } = requests;
+    const call = other.grpc.makeUnaryRequest(
+      path,
+      encode,
+      response.decode,
+      request,
+      other.headers,
+      () => undefined,
+    );
+    for (let n = 0; n < step && completed === 0; n++) {
+      if ((await progress.next().catch(() => undefined)) === undefined) completed = step;
+    }
+    if (step % 4 === 1) call.cancel();
+    other.close();
+    while ((await client.call('leases', 'List')).leases.length > 0) await sleep(5);
+    // It was done before that arrived.
+    await client.call('images', 'Delete', { name: reference }).catch(() => undefined);
+    await leftNothing(client, 'overlayfs');
+  }
+  assert.ok(completed > 20, `${completed} steps`);
 });
 
 for (const kind of ['ext4', 'tmpfs'] as const) {
