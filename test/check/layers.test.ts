@@ -49,7 +49,9 @@ for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
     const root = join(dir, 'root');
     await using db = await openDB({ root });
     const [image] = await importImage(db, ctx, source);
-    await unpackImage(db, ctx, image!, snapshotter, { platform: { os: 'linux', architecture: 'amd64' } });
+    const platform = { os: 'linux', architecture: 'amd64' };
+    // The directories are numbered in the order of the layers.
+    await unpackImage(db, ctx, image!, snapshotter, { platform, layersAtOnce: 1 });
     const check = () => db.check({}, { layers: true, graph: false });
     const sound = await check();
     assert.deepEqual([sound.findings, sound.checked.layers], [[], 2]);
@@ -122,6 +124,8 @@ for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
     const [image] = await importImage(db, ctx, source);
     const { chainId } = await unpackImage(db, ctx, image!, snapshotter, {
       platform: { os: 'linux', architecture: 'amd64' },
+      // The directories are numbered in the order of the layers.
+      layersAtOnce: 1,
     });
     const before = readdirSync(snapshots).sort();
     const damage = (): void => {

@@ -121,6 +121,7 @@ const interruptedUnpacking = (db: DB, name: string): Promise<string> =>
     const names = new Set<string>();
     const image = await db.images.get(ctx, name);
     await unpackImage(db, { ...ctx, signal }, image, SNAPSHOTTER, {
+      layersAtOnce: 1,
       progress: (progress) => {
         if (names.add(progress.name).size === 2) stop();
       },
