@@ -137,15 +137,19 @@ test('given the tree wiped in etcd while a host has a list to sweep, when it ask
   const client = cluster.client(etcd.prefix);
   t.after(() => client.close());
   const { engine } = db;
-  const foregroundDone = engine.foregroundDone.bind(engine);
+  // What a start looks through is done.
+  await db.garbageCollect();
+  let isWritten!: () => void;
+  const written = new Promise<void>((resolve) => {
+    isWritten = resolve;
+  });
   let wipes = 0;
+  // Called by a sweep that has taken its list.
   t.mock.method(engine, 'foregroundDone', async () => {
-    // Called by a sweep that has taken its list.
-    if (engine.has(blobKey(ctx.namespace, digestOfBlob(4))) && wipes++ === 0) {
-      await client.txn([], [{ del: 'v1/', end: 'v10' }]);
-      await eventually('the host sees it', () => engine.stats().records < 5);
-    }
-    return foregroundDone();
+    await written;
+    if (wipes++ > 0) return;
+    await client.txn([], [{ del: 'v1/', end: 'v10' }]);
+    await eventually('the host sees it', () => engine.stats().records < 5);
   });
   await write(db, 0, 5);
   // Another namespace's records of the same blobs go: the list has blobs that are named.
@@ -155,8 +159,9 @@ test('given the tree wiped in etcd while a host has a list to sweep, when it ask
     await writeBlob(db.content, other, `ref ${i}`, data, { digest: digestOfBlob(i), size: data.length });
   }
   for (let i = 0; i < 5; i++) await db.content.delete(other, digestOfBlob(i));
+  isWritten();
   await eventually('it says so', () => logged.some((line) => line.includes('until the orphans')));
-  assert.equal(wipes, 1);
+  assert.ok(wipes > 0);
   assert.ok(logged.some((line) => line.includes('records went that no host removed')));
   assert.deepEqual([await blobs(root), await snapshots(root)], [5, 1]);
 });
