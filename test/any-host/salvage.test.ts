@@ -1,6 +1,6 @@
 /**
  * Damaged files of containerd's shape, with the history that bbolt leaves in them, brought back: every record that comes back was there
- * once, nearly all that nothing has damaged come back, and bbolt finds the new file sound. EBBTIDE_SALVAGES (default 120) is how many files;
+ * once, nearly all that nothing has damaged come back, and bbolt finds the new file sound. EBBTIDE_SALVAGES (default 80) is how many files;
  * EBBTIDE_SALVAGE_SEED (default 1) replays them.
  */
 import assert from 'node:assert/strict';
@@ -21,7 +21,7 @@ import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 
 const skip = missing ?? false;
-const salvages = Number(process.env.EBBTIDE_SALVAGES ?? 120);
+const salvages = Number(process.env.EBBTIDE_SALVAGES ?? 80);
 const firstSeed = Number(process.env.EBBTIDE_SALVAGE_SEED ?? 1);
 
 interface Read {

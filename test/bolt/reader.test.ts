@@ -1,5 +1,5 @@
 /**
- * Reading bbolt files: as bbolt itself wrote them, beside a bbolt that writes, and damaged. EBBTIDE_BOLT_READS (default 200) and
+ * Reading bbolt files: as bbolt itself wrote them, beside a bbolt that writes, and damaged. EBBTIDE_BOLT_READS (default 100) and
  * EBBTIDE_BOLT_DAMAGES (default 500) are how often; EBBTIDE_BOLT_SEED replays damages.
  */
 import assert from 'node:assert/strict';
@@ -17,7 +17,7 @@ import { fill, missing, type Tree, Writer } from './program.js';
 import { numbersIn, treeOf } from './tree.js';
 
 const skip = missing ?? false;
-const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 200);
+const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 100);
 const damages = Number(process.env.EBBTIDE_BOLT_DAMAGES ?? 500);
 const firstSeed = Number(process.env.EBBTIDE_BOLT_SEED ?? 1);
 
