@@ -23,7 +23,7 @@ export interface UnpackOptions {
   /** Limits of archives; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
   /**
-   * Layers that are written at once, where the snapshotter has overlays; 1 to 16, by default one for each processor, at most 4. The
+   * Layers that are written at once, where the snapshotter has overlays; 1 to 16, by default 4. The
    * result is the same.
    */
   layersAtOnce?: number | undefined;

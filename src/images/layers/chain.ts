@@ -5,7 +5,6 @@
  *
  * Everything is kept by the context's lease. What is not committed is removed, however the work ends.
  */
-import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Applied, applyDetached, applyLayer } from '../../backends/archive/apply.js';
 import type { Assumptions } from '../../backends/archive/detached.js';
@@ -53,8 +52,8 @@ export interface LayerOptions {
 
 /** Attempts to unpack a layer, or wait for it, while another process unpacks it too. */
 const MAX_ATTEMPTS = 10;
-/** More gain nothing: one thread reads the archives. */
-export const LAYERS_AT_ONCE_DEFAULT = Math.min(4, availableParallelism());
+/** Also on two processors: much of the time is waiting for the disk. More gain nothing, since one thread reads the archives. */
+export const LAYERS_AT_ONCE_DEFAULT = 4;
 export const LAYERS_AT_ONCE_MAX = 16;
 /** Layers that are written, or wait for those below them: what they assume is in memory, by directories. */
 const BEGUN_MAX = 8;
