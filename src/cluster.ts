@@ -17,6 +17,8 @@ import { isOfSystem, messageOf } from './system/system-errors.js';
 
 /** Lock of the host that collects. */
 const COLLECTOR = 'scheduler.v1';
+/** Records of what this host's backends and directories have. */
+const BACKED = new Set(['blobs', 'ingests', 'snapshots', 'mounts']);
 /** Removals of other hosts are swept together once none has arrived for this long. */
 const SWEEP_AFTER_MS = 250;
 const SWEEP_RETRY_MS = 5_000;
@@ -133,11 +135,11 @@ export class Cluster {
    */
   #removedElsewhere(keys: readonly Key[], by: Remover): void {
     const { dirty, backends } = this.#host;
-    const items = keys.flatMap((key) => this.#itemsOf(key));
-    if (items.length > 0) {
-      if (by === 'another host') dirty.removedElsewhere(items);
-      else dirty.requireSurvey([...backends.keys()]);
-    } else if (!keys.some((key) => collectionOf(key) === 'mounts')) return;
+    const own = keys.filter((key) => BACKED.has(collectionOf(key)));
+    if (own.length === 0) return;
+    // Without a look at the records, which may fail: the doubt must be there before they go.
+    if (by === 'another host') dirty.removedElsewhere(own.flatMap((key) => this.#itemsOf(key)));
+    else if (own.some((key) => collectionOf(key) !== 'mounts')) dirty.requireSurvey([...backends.keys()]);
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 

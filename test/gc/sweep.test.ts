@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { backendNameKey, metaKey, Relation } from '../../src/engine/schema/keys.js';
 import { failedPrecondition, notImplemented } from '../../src/errors.js';
 import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/sweep/dirty.js';
@@ -86,13 +86,19 @@ describe('sweep of content', () => {
     assert.deepEqual([w.content.blobs.size, w.content.walks, w.dirty.contentDirty], [0, 1, false]);
   });
 
-  test('given a blob whose guard a writer shares, when swept, then it waits and looks again', async (t) => {
+  /** A sweep that has removed the blob `idle` and waits for the guard of `busy`. */
+  async function waiting(t: TestContext) {
     const w = await world(t);
     await w.blob('busy');
     await w.blob('idle');
     const release = await w.guards.share(blobGuard(digest('busy')));
     const run = w.collect();
     while (!w.content.log.includes(`delete ${digest('idle')}`)) await new Promise((r) => setImmediate(r));
+    return { w, release, run };
+  }
+
+  test('given a blob whose guard a writer shares, when swept, then it waits and looks again', async (t) => {
+    const { w, release, run } = await waiting(t);
     await w.put(w.blobKey('busy'), { createdat: 1n, updatedat: 1n, size: 100 });
     release();
     await run;
@@ -100,12 +106,7 @@ describe('sweep of content', () => {
   });
 
   test('given a namespace that is new in the middle of a sweep, when it gets a blob that is waited for, then that stays', async (t) => {
-    const w = await world(t);
-    await w.blob('busy');
-    await w.blob('idle');
-    const release = await w.guards.share(blobGuard(digest('busy')));
-    const run = w.collect();
-    while (!w.content.log.includes(`delete ${digest('idle')}`)) await new Promise((r) => setImmediate(r));
+    const { w, release, run } = await waiting(t);
     await w.put(['namespaces', 'late'].join('\0'), {});
     await w.put(w.in('late').blobKey('busy'), { createdat: 1n, updatedat: 1n, size: 100 });
     release();
