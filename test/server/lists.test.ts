@@ -58,10 +58,10 @@ async function refused(call: Promise<unknown>, hint: RegExp): Promise<void> {
   });
 }
 
-test('given 60,000 images, when they are listed, then the command gets all; a client of containerd gets the advice to filter', async (t) => {
-  const labels = { 'containerd.io/distribution.source.docker.io': 'library/x'.repeat(20) };
+test('given 14,000 images, when they are listed, then the command gets all; a client of containerd gets the advice to filter', async (t) => {
+  const labels = { 'containerd.io/distribution.source.docker.io': 'library/x'.repeat(150) };
   const { store, client } = await filled(t, (db) =>
-    inOne(db, 60_000, (n, inTx) =>
+    inOne(db, 14_000, (n, inTx) =>
       db.images.create(inTx, {
         name: `docker.io/library/image-with-a-usual-name:${n}`,
         target: { digest: digest(n), mediaType: 'application/vnd.oci.image.manifest.v1+json', size: n + 1 },
@@ -70,7 +70,7 @@ test('given 60,000 images, when they are listed, then the command gets all; a cl
     ),
   );
   const images = await store.images.list(ctx);
-  assert.equal(new Set(images.map(({ name }) => name)).size, 60_000);
+  assert.equal(new Set(images.map(({ name }) => name)).size, 14_000);
   assert.deepEqual(images[0]?.labels, labels);
   assert.equal((await store.images.list(ctx, 'name~=":123$"')).length, 1);
   await refused(client.call('images', 'List'), /use filters/);
