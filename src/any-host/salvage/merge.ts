@@ -84,6 +84,8 @@ export class Merge {
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly #dropped = new Set<string>();
+  /** Of the tree that the file is about. */
+  #newest: Gaps | undefined;
   readonly leftOut: LeftOut[] = [];
   /** Nothing proves which namespace they are of. */
   readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
@@ -107,6 +109,7 @@ export class Merge {
   *begin(walked: Walked | undefined, isNamed: boolean): Steps {
     if (!isNamed) this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
     if (walked === undefined) return;
+    this.#newest = new Gaps(walked.gaps);
     for (const page of walked.pages) this.#structure.add(page);
     this.#addSequences(walked);
     for (const record of walked.records) {
@@ -186,6 +189,20 @@ export class Merge {
     return this.#layers[0]?.gaps.find(path, key) !== undefined || this.#dropped.has(pathKey([...path, key]));
   }
 
+  /** Whether it is there, or may have been lost: nothing shows that the bucket lacks it. */
+  mayHave(path: Path, key: string): boolean {
+    return (
+      this.has(path, key) ||
+      this.#dropped.has(pathKey([...path, key])) ||
+      this.#newest?.find(path, key) !== undefined
+    );
+  }
+
+  /** Whether there may be namespaces of which not even the name is known. */
+  get mayMissNamespaces(): boolean {
+    return this.#newest?.hasRange([]) !== false || this.#newest.hasRange(['v1']);
+  }
+
   has(path: Path, key: string): boolean {
     return this.#kept(path, key) !== undefined;
   }
@@ -222,7 +239,7 @@ export class Merge {
       this.#leaveOut(record, 'its fields belong to another record as well');
       return;
     }
-    if (!this.#claim(record, proof)) return;
+    if (!this.#claim(record, proof, origin)) return;
     this.#put({ ...record, origin });
   }
 
@@ -239,20 +256,22 @@ export class Merge {
   }
 
   /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
-  #claim(record: FoundRecord, proof: Proof): boolean {
+  #claim(record: FoundRecord, proof: Proof, origin: Origin): boolean {
     for (const page of record.pages) {
       const other = this.#claims.get(page);
       if (other === undefined || isSame(other, record)) continue;
-      const isOtherKept = this.#isKept(other);
-      if (proof !== 'proved') {
-        this.#leaveOut(record, 'its fields belong to another record as well');
-        // One of them is wrong, and nothing says which.
-        if (isOtherKept && this.#proofOf(other) !== 'proved') this.#drop(other);
-        return false;
+      const kept = this.#keptAs(other);
+      if (kept === undefined && proof === 'proved') continue;
+      const isOthersProved = kept !== undefined && this.#proofOf(kept) === 'proved';
+      if (proof === 'proved' && !isOthersProved && kept !== undefined) {
+        this.#drop(kept);
+        continue;
       }
-      if (!isOtherKept) continue;
-      if (this.#proofOf(other) === 'proved') return false;
-      this.#drop(other);
+      this.#leaveOut(record, 'its fields belong to another record as well');
+      // One of them is wrong, and nothing says which. What proves a blob does not say whose it is.
+      const isTie = isOthersProved ? proof === 'proved' && kept.origin === origin : kept !== undefined;
+      if (isTie && kept !== undefined) this.#drop(kept);
+      return false;
     }
     for (const page of record.pages) this.#claims.set(page, record);
     return true;
@@ -262,8 +281,9 @@ export class Merge {
     for (const page of record.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
   }
 
-  #isKept({ path, key, value }: FoundRecord): boolean {
-    return this.#kept(path, key)?.value === value;
+  #keptAs({ path, key, value }: FoundRecord): Kept | undefined {
+    const kept = this.#kept(path, key);
+    return kept?.value === value ? kept : undefined;
   }
 
   #drop(record: FoundRecord): void {

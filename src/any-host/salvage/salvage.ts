@@ -84,7 +84,7 @@ export async function salvage(
   try {
     using scan = await PageScan.read(places.metadata, signal);
     const { first, isNamed, isWhole, merge, unplaced } = await inTurns(mergedIn(scan, disk), signal);
-    const rebuilt = isWhole ? [] : await rebuild(merge, disk, signal);
+    const { rebuilt, guesses } = isWhole ? NOTHING : await rebuild(merge, disk, signal);
     const counts = await inTurns(countsOf(merge, rebuilt), signal);
     if (counts.length === 0)
       throw failedPrecondition(`no record of a containerd can be read in ${places.metadata}`, {
@@ -113,12 +113,29 @@ export async function salvage(
       gaps: (first?.gaps ?? []).map(gapOf),
       guessed,
       leftOut: leftOutOf(merge),
-      unplaced,
+      unplaced: [...unplaced, ...namespacesOf(guesses)],
       notes,
     };
   } finally {
     await disk.content?.close();
   }
+}
+
+const NOTHING = { rebuilt: [], guesses: [] };
+
+/** Each guess once, with the namespaces that it is one for. */
+function namespacesOf(guesses: readonly Rebuilt[]): SalvageReport['unplaced'] {
+  const all = new Map<string, string[]>();
+  for (const { path, key } of guesses) {
+    const others = all.get(key) ?? [];
+    others.push(textFrom(path[1] ?? ''));
+    all.set(key, others);
+  }
+  return [...all].map(([key, namespaces]) => ({
+    kind: 'content',
+    key: textFrom(key),
+    namespaces: namespaces.sort(),
+  }));
 }
 
 interface Merged {

@@ -294,6 +294,11 @@ export class Gaps {
     for (const all of this.#byPath.values()) all.sort((a, b) => (a.from < b.from ? -1 : 1));
   }
 
+  /** Whether keys that nobody knows may be missing in a bucket. */
+  hasRange(path: Path): boolean {
+    return (this.#byPath.get(pathKey(path)) ?? []).some(({ from, to }) => to !== `${from}\0`);
+  }
+
   /** Of a record, or of a bucket that it would be in. */
   find(path: Path, key: string): Gap | undefined {
     for (let depth = 0; depth <= path.length; depth++) {
