@@ -12,41 +12,19 @@
  *     disk contradicts is left out; of a leaf that leads to another record's page, only what is proved is taken;
  *   - of several versions, the one that changed last counts.
  */
-import type { PageScan } from '../../bolt/scan.js';
 import type { Instant } from '../../model/time.js';
-import { decodeAny } from '../../model/wire.js';
 import type { Steps } from '../../system/turns.js';
 import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
+import type { Facts } from './facts.js';
 import { namesItself, type Owners } from './owners.js';
-import {
-  backendNameOf,
-  COLLECTION_PATHS,
-  kindIn,
-  type Path,
-  type RecordKind,
-  readTree,
-  sizeIn,
-  strangeField,
-  type Tree,
-  textOf,
-  treeIn,
-} from './shapes.js';
+import { COLLECTION_PATHS, type Path, type RecordKind } from './shapes.js';
 import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
-
-/** Labels that keep other objects. */
-const REFERENCE = 'containerd.io/gc.ref.';
-const OPENING = '{'.charCodeAt(0);
 
 export type Origin = 'current' | 'older';
 export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
-
-const referencesIn = (tree: Tree): string[] =>
-  [...(treeIn(tree, 'labels')?.entries ?? [])].flatMap(([key, value]) =>
-    key.startsWith(REFERENCE) ? [textOf(value) ?? ''] : [],
-  );
 
 /** `contradicted`: by the disk. */
 type Proof = 'proved' | 'plausible' | 'contradicted';
@@ -74,7 +52,6 @@ interface Layer {
 const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
 
 export class Merge {
-  readonly #scan: PageScan;
   readonly #disk: Disk;
   readonly #owners: Owners;
   readonly #creations: Creations;
@@ -88,18 +65,26 @@ export class Merge {
   #newest: Gaps | undefined;
   readonly leftOut: LeftOut[] = [];
   /** Nothing proves which namespace they are of. */
-  readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
+  readonly unplaced: FoundRecord[] = [];
   readonly sequences = new Map<string, number>();
 
-  constructor(scan: PageScan, disk: Disk, owners: Owners, creations: Creations) {
+  constructor(disk: Disk, owners: Owners, creations: Creations) {
     this.#creations = creations;
-    this.#scan = scan;
     this.#disk = disk;
     this.#owners = owners;
   }
 
   get collections(): Iterable<Collection> {
     return this.#collections.values();
+  }
+
+  /** REQUIRES: nothing was added. All of a tree that lacks nothing, whatever is beside the file: it is what its owner finds, too. */
+  *takeWhole(walked: Walked): Steps {
+    this.#addSequences(walked);
+    for (const record of walked.records) {
+      this.#put({ ...record, origin: 'current' });
+      yield;
+    }
   }
 
   /**
@@ -143,13 +128,12 @@ export class Merge {
 
   /** A record of an older tree, where it is proved to be. */
   #offerPlaced(walked: Walked, record: FoundRecord): void {
-    const kind = kindIn(record.path);
-    if (kind === undefined) {
+    if (record.kind === undefined) {
       if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
       return;
     }
-    const path = namesItself(kind) ? record.path : this.#owners.ownerOf(record.leaf);
-    if (path === undefined) this.unplaced.push({ ...record, kind });
+    const path = namesItself(record.kind) ? record.path : this.#owners.ownerOf(record.leaf);
+    if (path === undefined) this.unplaced.push(record);
     else this.#offer({ ...record, path }, 'older');
   }
 
@@ -200,15 +184,11 @@ export class Merge {
 
   /** Whether there may be namespaces of which not even the name is known. */
   get mayMissNamespaces(): boolean {
-    return this.#newest?.hasRange([]) !== false || this.#newest.hasRange(['v1']);
+    return this.#newest?.mayMissNamespaces !== false;
   }
 
   has(path: Path, key: string): boolean {
     return this.#kept(path, key) !== undefined;
-  }
-
-  treeOf(record: FoundRecord): Tree | undefined {
-    return record.isBucket ? readTree(this.#scan, record.value) : undefined;
   }
 
   #kept(path: Path, key: string): Kept | undefined {
@@ -216,11 +196,12 @@ export class Merge {
   }
 
   #offer(record: FoundRecord, origin: Origin): void {
-    const { path, key, changedAt: time } = record;
+    const { path, kind, key, facts } = record;
+    const time = facts.changedAt;
     if (origin === 'older') {
       if (!this.isOpen(path, key, time)) return;
       const there = this.#kept(path, key);
-      if (there !== undefined && (there.origin === 'current' || there.changedAt >= time)) return;
+      if (there !== undefined && (there.origin === 'current' || there.facts.changedAt >= time)) return;
     }
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
@@ -229,9 +210,7 @@ export class Merge {
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
-    const kind = kindIn(path);
-    const tree = origin === 'older' && kind !== undefined ? this.treeOf(record) : undefined;
-    if (tree !== undefined && strangeField(tree) !== undefined) {
+    if (origin === 'older' && kind !== undefined && facts.isStrange) {
       this.#leaveOut(record, 'its fields are damaged');
       return;
     }
@@ -257,7 +236,7 @@ export class Merge {
 
   /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
   #claim(record: FoundRecord, proof: Proof, origin: Origin): boolean {
-    for (const page of record.pages) {
+    for (const page of record.facts.pages) {
       const other = this.#claims.get(page);
       if (other === undefined || isSame(other, record)) continue;
       const kept = this.#keptAs(other);
@@ -273,12 +252,12 @@ export class Merge {
       if (isTie && kept !== undefined) this.#drop(kept);
       return false;
     }
-    for (const page of record.pages) this.#claims.set(page, record);
+    for (const page of record.facts.pages) this.#claims.set(page, record);
     return true;
   }
 
   #unclaim(record: FoundRecord): void {
-    for (const page of record.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
+    for (const page of record.facts.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
   }
 
   #keptAs({ path, key, value }: FoundRecord): Kept | undefined {
@@ -291,28 +270,20 @@ export class Merge {
     this.#leaveOut(record, 'its fields belong to another record as well');
   }
 
-  #leaveOut({ path, key }: FoundRecord, reason: string): void {
+  #leaveOut({ path, kind = 'other', key }: FoundRecord, reason: string): void {
     this.#dropped.add(pathKey([...path, key]));
-    this.leftOut.push({ kind: kindIn(path) ?? 'other', path, key, reason });
+    this.leftOut.push({ kind, path, key, reason });
   }
 
   #proofOf(record: FoundRecord): Proof {
-    const { path, key } = record;
-    const kind = kindIn(path);
-    if (kind === 'container' || kind === 'sandbox') return this.#specProof(record);
-    if (kind !== 'content' && kind !== 'snapshot' && kind !== 'ingest') return 'plausible';
-    const tree = this.treeOf(record);
-    if (tree === undefined) return 'contradicted';
-    if (kind === 'content') {
-      if (this.#disk.blobs === undefined) return 'plausible';
-      const file = this.#disk.blobs.get(key);
-      const isRight = file !== undefined && file.size === sizeIn(tree);
-      if (isRight && !this.#hasOthersLabels(key, tree)) return 'proved';
-      const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
-      this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
+    const { path, kind, key, facts } = record;
+    if (facts.isSpecDamaged) {
+      this.#leaveOut(record, 'its spec is damaged');
       return 'contradicted';
     }
-    const name = backendNameOf(tree);
+    if (kind === 'content') return this.#blobProof(record);
+    if (kind !== 'snapshot' && kind !== 'ingest') return 'plausible';
+    const { name } = facts;
     if (name?.namespace !== path[1] || name?.key !== key) {
       this.#leaveOut(record, 'its fields are of another one');
       return 'contradicted';
@@ -324,37 +295,29 @@ export class Merge {
     return 'contradicted';
   }
 
+  #blobProof(record: FoundRecord): Proof {
+    const { key, facts } = record;
+    if (this.#disk.blobs === undefined) return 'plausible';
+    const file = this.#disk.blobs.get(key);
+    const isRight = file !== undefined && file.size === facts.size;
+    if (isRight && !this.#hasOthersLabels(key, facts)) return 'proved';
+    const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
+    this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
+    return 'contradicted';
+  }
+
   /** What proves a blob or an image proves its own page. Where labels have pages of their own, what they refer to proves these. */
-  #isOfOneTime(record: FoundRecord): boolean {
-    const kind = kindIn(record.path);
-    if (kind !== 'content' && kind !== 'image') return true;
-    const tree = this.treeOf(record);
-    if (tree === undefined || !tree.isSplit) return true;
+  #isOfOneTime({ kind, key, facts: { isSplit, references } }: FoundRecord): boolean {
+    if ((kind !== 'content' && kind !== 'image') || !isSplit) return true;
     if (kind === 'image') return false;
-    const named = this.#disk.namedIn(record.key);
-    const references = referencesIn(tree);
+    const named = this.#disk.namedIn(key);
     return references.length > 0 && references.every((name) => named.has(name));
   }
 
   /** Its labels refer to nothing of what the document refers to. */
-  #hasOthersLabels(digest: string, tree: Tree): boolean {
-    const references = referencesIn(tree);
+  #hasOthersLabels(digest: string, { references }: Facts): boolean {
     const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
     return named.size > 0 && !references.some((name) => named.has(name));
-  }
-
-  /** Specs are long, and mostly JSON, which shows what was written over. */
-  #specProof(record: FoundRecord): Proof {
-    const spec = this.treeOf(record)?.entries.get('spec');
-    if (spec === undefined) return 'plausible';
-    try {
-      const { value } = decodeAny(Buffer.isBuffer(spec) ? spec : Buffer.alloc(0));
-      if (value[0] === OPENING) JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(value));
-      return 'plausible';
-    } catch {
-      this.#leaveOut(record, 'its spec is damaged');
-      return 'contradicted';
-    }
   }
 
   /** Those that records are known of, and those that snapshots name. */

@@ -29,7 +29,7 @@ import { encodeTime, encodeVarint } from '../../model/wire.js';
 import { inTurns, type Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import type { Merge } from './merge.js';
-import { backendName, type Path, placeIn, type Tree, textOf, treeIn } from './shapes.js';
+import { backendName, type Path, placeIn, type Tree } from './shapes.js';
 
 export interface Rebuilt {
   readonly path: Path;
@@ -135,16 +135,13 @@ class BlobRebuilder {
       if (namespace === undefined || (kind !== 'image' && kind !== 'lease')) continue;
       for (const record of records.values()) {
         yield;
-        const tree = this.#merge.treeOf(record) ?? treeOf({});
-        if (kind === 'lease')
-          for (const digest of treeIn(tree, 'content')?.entries.keys() ?? []) this.#name(namespace, digest);
-        const target = treeIn(tree, 'target');
-        const [digest, mediaType] = ['digest', 'mediatype'].map((name) => textOf(target?.entries.get(name)));
-        if (kind !== 'image' || digest === undefined) continue;
-        this.#name(namespace, digest);
+        const { key, facts } = record;
+        for (const { digest } of facts.blobs) {
+          this.#name(namespace, digest);
+          if (kind === 'image') targets.push([namespace, { digest, mediaType: facts.mediaType ?? '' }]);
+        }
         // Its name is in the page above its own: `<repository>@<target>`, or the digest of the config.
-        this.#name(namespace, record.key.slice(record.key.lastIndexOf('@') + 1));
-        targets.push([namespace, { digest, mediaType: mediaType ?? '' }]);
+        if (kind === 'image') this.#name(namespace, key.slice(key.lastIndexOf('@') + 1));
       }
     }
     for (const [namespace, target] of targets)
