@@ -6,8 +6,9 @@
  * index only some platforms are pulled. So a blob is made again only where
  *
  *   - no other namespace can have it: then its file is there for this one; or
- *   - a second place says so: another record, or the name, of an image, or a lease, names it; or it is of a manifest whose record is
- *     there, or whose layers the namespace has a snapshot of.
+ *   - a second place says so: another record, or the name, of an image, or a lease, names it; or it is, or leads to, a manifest whose
+ *     record is there, whose layers the namespace has a snapshot of, or whose config is so named. Layers only with such a snapshot, of a
+ *     snapshotter that reads all of them.
  *
  * All others are named in the report.
  */
@@ -97,10 +98,21 @@ function* rebuiltSnapshots(merge: Merge, { snapshots }: Disk): Steps<Rebuilt[]> 
 interface Described {
   readonly children: readonly LabelledChild[];
   readonly labels: StringMap;
-  /** Of a manifest and a config: the namespace has a snapshot of all its layers. */
-  readonly isUnpacked: boolean;
+  /** Of a manifest and a config: the snapshotters in which the namespace has its layers. */
+  readonly snapshotters: readonly string[];
 }
-const NOTHING: Described = { children: [], labels: {}, isUnpacked: false };
+const NOTHING: Described = { children: [], labels: {}, snapshotters: [] };
+
+/** Those that read all of a layer to unpack it. Others get it from the registry, piece by piece, and it never is a blob of the namespace. */
+const READS_LAYERS = new Set([
+  'overlayfs',
+  'native',
+  'btrfs',
+  'zfs',
+  'devmapper',
+  'blockfile',
+  'fuse-overlayfs',
+]);
 
 /** As of an index of indexes. */
 const DEPTH_MAX = 8;
@@ -192,7 +204,7 @@ class BlobRebuilder {
       yield this.#describe(namespace, digest, mediaType, file.size).then((found) => {
         described = found;
       });
-    const { children, labels, isUnpacked } = described as Described;
+    const { children, labels, snapshotters } = described as Described;
     const time = encodeTime(file.changedAt);
     const fields = {
       createdat: time,
@@ -203,14 +215,16 @@ class BlobRebuilder {
     const isManifest = isManifestType(mediaType);
     const visited: Visited = {
       isProved,
-      isConfirmed: isManifest && (isThere || isUnpacked || this.#isNamed(namespace, children[0]?.digest)),
+      isConfirmed:
+        isManifest && (isThere || snapshotters.length > 0 || this.#isNamed(namespace, children[0]?.digest)),
       lost: isLost ? { path, key: digest, tree: treeOf(fields) } : undefined,
     };
     this.#visited.set(at, visited);
-    // Not those of an index, of which some platforms may not be there.
-    const areProved = visited.isConfirmed;
-    for (const child of children) {
-      const below = yield* this.#visit(namespace, child, areProved, depth + 1);
+    const isUnpacked = snapshotters.some((name) => READS_LAYERS.has(name));
+    for (const [n, child] of children.entries()) {
+      // Of an index some platforms may not be there.
+      const isThis = isManifest && (isUnpacked || (n === 0 && visited.isConfirmed));
+      const below = yield* this.#visit(namespace, child, isThis, depth + 1);
       if (!isManifest && below?.isConfirmed) visited.isConfirmed = true;
     }
     visited.isProved ||= visited.isConfirmed;
@@ -227,33 +241,30 @@ class BlobRebuilder {
       const json = parseObject(bytes, digest);
       if (isIndexType(mediaType)) {
         const children = parseIndex(json, digest).manifests;
-        return { children, labels: childLabels(children), isUnpacked: false };
+        return { children, labels: childLabels(children), snapshotters: [] };
       }
       if (isManifestType(mediaType)) {
         const { config, layers } = parseManifest(json, digest);
         const children = [config, ...layers];
         const configSize = this.#disk.blobs?.get(config.digest)?.size ?? Number.POSITIVE_INFINITY;
-        const { isUnpacked } = await this.#describe(namespace, config.digest, config.mediaType, configSize);
-        return { children, labels: childLabels(children), isUnpacked };
+        const { snapshotters } = await this.#describe(namespace, config.digest, config.mediaType, configSize);
+        return { children, labels: childLabels(children), snapshotters };
       }
-      const labels = this.#snapshotLabels(namespace, parseConfig(json, digest).diffIds);
-      return { children: [], labels, isUnpacked: Object.keys(labels).length > 0 };
+      const top = chainIds(parseConfig(json, digest).diffIds).at(-1);
+      const snapshotters = top === undefined ? [] : this.#snapshottersOf(namespace, top);
+      // By which the config of an image that is unpacked keeps its snapshots.
+      const labels = snapshotters.map((name) => [`${Label.gcRefSnapshot}.${name}`, top ?? '']);
+      return { children: [], labels: Object.fromEntries(labels) as StringMap, snapshotters };
     } catch {
       return NOTHING;
     }
   }
 
-  /** By which the config of an image that is unpacked keeps its snapshots. */
-  #snapshotLabels(namespace: string, diffIds: readonly string[]): StringMap {
-    const top = chainIds(diffIds).at(-1);
-    if (top === undefined) return {};
-    const labels: Record<string, string> = {};
-    for (const snapshotter of this.#disk.snapshots.keys()) {
+  #snapshottersOf(namespace: string, snapshot: string): string[] {
+    return [...this.#disk.snapshots.keys()].filter((snapshotter) => {
       const path: Path = ['v1', namespace, 'snapshots', bytesOf(snapshotter)];
-      if (this.#merge.has(path, top) || this.#snapshots.has([...path, top].join('\0')))
-        labels[`${Label.gcRefSnapshot}.${snapshotter}`] = top;
-    }
-    return labels;
+      return this.#merge.has(path, snapshot) || this.#snapshots.has([...path, snapshot].join('\0'));
+    });
   }
 
   async #read(digest: string, size: number): Promise<Buffer | undefined> {
