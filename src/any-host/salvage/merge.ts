@@ -51,6 +51,12 @@ interface Layer {
 
 const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
 
+/** By itself: its spec is damaged, or what it calls itself is not what it is called. */
+export function isContradicted({ path, kind, key, facts: { name, isSpecDamaged } }: FoundRecord): boolean {
+  if (kind === 'snapshot' || kind === 'ingest') return name?.namespace !== path[1] || name?.key !== key;
+  return isSpecDamaged;
+}
+
 export class Merge {
   readonly #disk: Disk;
   readonly #owners: Owners;
@@ -276,20 +282,15 @@ export class Merge {
   }
 
   #proofOf(record: FoundRecord): Proof {
-    const { path, kind, key, facts } = record;
-    if (facts.isSpecDamaged) {
-      this.#leaveOut(record, 'its spec is damaged');
+    const { path, kind, facts } = record;
+    if (isContradicted(record)) {
+      this.#leaveOut(record, facts.isSpecDamaged ? 'its spec is damaged' : 'its fields are of another one');
       return 'contradicted';
     }
     if (kind === 'content') return this.#blobProof(record);
-    if (kind !== 'snapshot' && kind !== 'ingest') return 'plausible';
-    const { name } = facts;
-    if (name?.namespace !== path[1] || name?.key !== key) {
-      this.#leaveOut(record, 'its fields are of another one');
-      return 'contradicted';
-    }
+    if (facts.name === undefined) return 'plausible';
     const backend = kind === 'snapshot' ? this.#disk.snapshots.get(path[3] ?? '') : undefined;
-    const stored = `${name.namespace}/${name.number}/${name.key}`;
+    const stored = `${facts.name.namespace}/${facts.name.number}/${facts.name.key}`;
     if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
     this.#leaveOut(record, 'its snapshotter does not have it');
     return 'contradicted';

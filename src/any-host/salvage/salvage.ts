@@ -13,7 +13,7 @@ import { Creations } from './creations.js';
 import { type Disk, lookAtDisk } from './disk.js';
 import { Elimination } from './elimination.js';
 import { familiesIn } from './families.js';
-import { Merge } from './merge.js';
+import { isContradicted, Merge } from './merge.js';
 import { Owners } from './owners.js';
 import { Pages } from './pages.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
@@ -152,7 +152,7 @@ interface Merged {
 function* mergedIn(pages: Pages, disk: Disk): Steps<Merged> {
   const trees = yield* findTrees(pages);
   const { first, older, isNamed } = trees;
-  if (isNamed && first?.gaps.length === 0 && !(yield* hasPageTwice(first))) {
+  if (isNamed && first?.gaps.length === 0 && !(yield* hasContradiction(first))) {
     const merge = new Merge(disk, new Owners(), new Creations());
     yield* merge.takeWhole(first);
     return { first, isNamed, isWhole: true, merge, unplaced: [] };
@@ -167,15 +167,13 @@ function* mergedIn(pages: Pages, disk: Disk): Steps<Merged> {
   return { first, isNamed, isWhole: false, merge, unplaced: yield* unplacedIn(merge, rest) };
 }
 
-/** Two records with a page in common: one of them is not what it was. */
-function* hasPageTwice({ records }: Walked): Steps<boolean> {
-  const pages = new Set<number>();
-  for (const { facts } of records) {
+/** Whether a record shows that it is not what it was: damage that the pages do not show. */
+function* hasContradiction({ records }: Walked): Steps<boolean> {
+  const taken = new Set<number>();
+  for (const record of records) {
     yield;
-    for (const page of facts.pages) {
-      if (pages.has(page)) return true;
-      pages.add(page);
-    }
+    if (isContradicted(record) || record.facts.pages.some((page) => taken.has(page))) return true;
+    for (const page of record.facts.pages) taken.add(page);
   }
   return false;
 }

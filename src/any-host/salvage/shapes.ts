@@ -202,20 +202,37 @@ const isSet = (one: Buffer | Tree | undefined): boolean =>
     [...one.entries.values()].every(Buffer.isBuffer) &&
     ['createdat', 'expireat'].every((name) => timeIn(one, name) === undefined));
 
-/** By the fields that only one kind has. */
+/**
+ * By the fields that only one kind has. `createdat` and `updatedat` are at both ends of a record: one without is what a page has of a longer one.
+ */
 export function kindOf(tree: Tree): RecordKind | undefined {
   if (!SETS.every((name) => isSet(tree.entries.get(name)))) return undefined;
   const has = (name: string): boolean => tree.entries.has(name);
   if (has('ref')) return has('createdat') ? undefined : 'ingest';
   if (timeIn(tree, 'createdat') === undefined) return undefined;
+  // Leases are never changed.
+  if (!has('updatedat')) return OWN_FIELDS.some(has) ? undefined : 'lease';
+  if (timeIn(tree, 'updatedat') === undefined) return undefined;
   if (has('target'))
     return isDigest(textOf(treeIn(tree, 'target')?.entries.get('digest')) ?? '') ? 'image' : undefined;
   if (has('size')) return sizeIn(tree) === undefined ? undefined : 'content';
   if (has('name')) return 'snapshot';
   if (has('snapshotKey') || has('image')) return 'container';
-  if (has('sandboxer') || has('runtime') || has('spec')) return 'sandbox';
-  return has('updatedat') ? undefined : 'lease';
+  return has('sandboxer') || has('runtime') || has('spec') ? 'sandbox' : undefined;
 }
+
+/** Those that no lease has. */
+const OWN_FIELDS: readonly string[] = [
+  'target',
+  'size',
+  'name',
+  'parent',
+  'snapshotKey',
+  'image',
+  'sandboxer',
+  'runtime',
+  'spec',
+];
 
 /** Of records, in all versions of containerd. */
 const FIELDS: ReadonlySet<string> = new Set([

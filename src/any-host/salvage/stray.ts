@@ -9,7 +9,7 @@ import { kindFor } from './facts.js';
 import type { Merge } from './merge.js';
 import { namesItself, type Owners } from './owners.js';
 import type { Pages } from './pages.js';
-import { isOther, type Path, type RecordKind } from './shapes.js';
+import { isOther, kindIn, type Path, type RecordKind } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
 export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful' | 'kind'> & { readonly kind: RecordKind };
@@ -49,7 +49,7 @@ function* readLeaf(pages: Pages, { id, entries }: LeafPage): Steps<StrayLeaf> {
       continue;
     }
     const kind = kindFor(key, facts);
-    isDoubtful ||= kind === undefined;
+    isDoubtful ||= kind === undefined || kind !== (records[0]?.kind ?? kind);
     if (kind !== undefined)
       records.push({ key, kind, value: Buffer.from(value), leaf: id, isBucket: true, facts });
   }
@@ -72,7 +72,8 @@ export function* addStrays(
       yield;
       const path = namesItself(stray.kind) ? pathIn(stray, disk) : owners.ownerOf(page);
       if (path === undefined) unplaced.push(stray);
-      else merge.addStray({ ...stray, path, isDoubtful: isOld });
+      // Its entry is older than its page.
+      else if (kindIn(path) === stray.kind) merge.addStray({ ...stray, path, isDoubtful: isOld });
     }
   }
   return unplaced;
