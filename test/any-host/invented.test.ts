@@ -2,7 +2,7 @@
  * Damages after which a namespace could get a record that it never had. Files are made with ebbtide's own writer, and then changed as the damage would.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
@@ -218,6 +218,19 @@ test('given an image with the target of another namespace, when the blobs of its
   );
 });
 
+test('given the same, when not even the names of all namespaces are known, then it gets none', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const file = await host.write(
+    { b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) } },
+    { a: { images: { 'one:1': image(theirs.target) }, content: blobs(ours.blobs) } },
+  );
+  file.lose(['v1']);
+  file.lose(['v1', 'a', 'content', 'blob'], 1);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(records, ['a/images one:1']);
+});
+
 test('given an index of which namespaces have one platform, when their blobs are lost, then they get none of what only another has', async (t) => {
   const host = new Host(await tempDir(t));
   const [amd, arm] = [host.image('amd64'), host.image('arm64')];
@@ -342,6 +355,67 @@ test('given two snapshots of one name in a snapshotter, when their records are l
   assert.ok(records.includes('a/snapshots/overlayfs key'));
   assert.equal(report.records.find(({ kind }) => kind === 'snapshot')?.rebuilt, 1);
   assert.deepEqual(namesIn(await readBolt(report.output)), ['a/10/key']);
+});
+
+test('given an old leaf of images with an entry that leads to what is now a part of a container, when the new one is lost, then that is no image', async (t) => {
+  const host = new Host(await tempDir(t));
+  const ours = host.image('ours');
+  const images = (): Fields => ({ 'one:1': image(ours.target), 'two:1': image(ours.target) });
+  const container: Fields = {
+    ...times(),
+    image: 'one:1',
+    snapshotKey: 'x',
+    runtime: { name: 'io.containerd.runc.v2' },
+  };
+  const part = Object.fromEntries(
+    Object.entries(container).filter(([name]) => name !== 'updatedat'),
+  ) as Fields;
+  for (const what of [container, part]) {
+    const file = await host.write(
+      { a: { images: images(), content: blobs(ours.blobs) } },
+      { a: { images: images(), containers: { c: { ...what, labels: { x: 'y' } } } } },
+    );
+    file.alias(['v1', 'a', 'images', 'two:1'], 1, file.find(['v1', 'a', 'containers', 'c'], 1).page);
+    file.lose(['v1', 'a', 'images']);
+    file.lose(['v1', 'a'], 1);
+    const { records } = await file.salvage(t);
+    assert.deepEqual(
+      records.filter((record) => record.includes(':1')),
+      [],
+    );
+    rmSync(host.metadata);
+  }
+});
+
+test('given a whole tree with a spec that is damaged, then it is not taken for whole', async (t) => {
+  const host = new Host(await tempDir(t));
+  const spec = Buffer.concat([Uint8Array.of(0x0a, 1, 0x78, 0x12, 9), Buffer.from('{"a":"b"}')]);
+  const container: Fields = { ...times(), image: 'one:1', snapshotKey: 'x', spec, labels: { x: 'y' } };
+  const file = await host.write({ a: { containers: { c: container, d: { ...container, ...times() } } } });
+  file.flip(['v1', 'a', 'containers', 'c'], '{"a":"b"}', '{"a"\0\0\0\0}');
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(records, ['a/containers d']);
+  assert.deepEqual(
+    report.leftOut.map(({ key, reason }) => [key, reason]),
+    [['c', 'its spec is damaged']],
+  );
+});
+
+test('given an image whose page is an older one of another namespace by now, when its leaf is lost, then it does not get the fields of that one', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const one = (mine: Image, others: Image): Fields => ({
+    a: { images: { 'one:1': image(mine.target), 'two:1': image(ours.target) } },
+    b: { images: { 'one:1': image(others.target), 'two:1': image(theirs.target) } },
+  });
+  const newest = one(ours, theirs);
+  const file = await host.write(newest, newest, one(ours, ours));
+  // The older tree of the same records leads to a page of the oldest one.
+  file.alias(['v1', 'a', 'images', 'one:1'], 1, file.find(['v1', 'b', 'images', 'one:1'], 2).page);
+  file.lose(['v1', 'b', 'images'], 2);
+  file.lose(['v1', 'a', 'images']);
+  const { records, report } = await file.salvage(t);
+  assert.ok(!records.includes('a/images one:1'), JSON.stringify(report.guessed));
 });
 
 test('given a whole file, when the bytes beside it are gone, then all records are back', async (t) => {

@@ -224,6 +224,13 @@ export class Merge {
       this.#leaveOut(record, 'its fields belong to another record as well');
       return;
     }
+    if (origin === 'older' && kind !== undefined && this.#mayBeAnothers(kind, record)) {
+      this.#leaveOut(
+        record,
+        'another namespace has one of that name, and nothing shows whose fields these are',
+      );
+      return;
+    }
     if (!this.#claim(record, proof, origin)) return;
     this.#put({ ...record, origin });
   }
@@ -313,6 +320,17 @@ export class Merge {
     if (kind === 'image') return false;
     const named = this.#disk.namedIn(key);
     return references.length > 0 && references.every((name) => named.has(name));
+  }
+
+  /** Its bucket has had one of that name that was made at another time, and so has another namespace, whose page this may be. */
+  #mayBeAnothers(kind: RecordKind, { path, key, facts }: FoundRecord): boolean {
+    if (namesItself(kind)) return false;
+    const made = this.#owners.madeAs(kind, key);
+    const isOurs = (other: Path): boolean => pathKey(other) === pathKey(path);
+    return (
+      made.some((other) => isOurs(other.path) && other.time !== facts.createdAt) &&
+      made.some((other) => !isOurs(other.path))
+    );
   }
 
   /** Its labels refer to nothing of what the document refers to. */

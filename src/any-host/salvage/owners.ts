@@ -13,7 +13,7 @@
  *
  * A leaf with records of two buckets is damaged, and of neither. What nothing places becomes no record.
  */
-import { zeroTime } from '../../model/time.js';
+import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Candidate, Elimination } from './elimination.js';
 import type { Path, RecordKind } from './shapes.js';
@@ -34,6 +34,12 @@ interface Leaf {
   isMixed: boolean;
 }
 
+/** A record, by its bucket and the time of its creation. */
+export interface Made {
+  readonly path: Path;
+  readonly time: Instant;
+}
+
 /** Two buckets have it: it says nothing. */
 const BOTH: unique symbol = Symbol();
 
@@ -50,14 +56,17 @@ export class Owners {
   readonly #contradicted = new Set<string>();
   /** A branch, and what it leads to. */
   readonly #families: (readonly Leaf[])[] = [];
+  /** By kind and key. */
+  readonly #made = new Map<string, readonly Made[]>();
   /** Leaves whose records are to be made known. */
   readonly #next: Leaf[] = [];
 
   /** The tree that the file is about. REQUIRES: no other was added. */
   *prove(walked: Walked): Steps {
-    for (const { page, path, identities } of yield* leavesIn(walked)) {
+    for (const { page, path, records, identities } of yield* leavesIn(walked)) {
       yield;
       for (const identity of identities) this.#know(identity, path);
+      this.#locate(records, path);
       this.#leafOf(page, identities);
     }
   }
@@ -99,13 +108,26 @@ export class Owners {
     yield* this.#inherit();
     yield* this.#takeClaims(elimination);
     yield* this.#inherit();
-    if (elimination === undefined) return;
-    for (const group of yield* this.#openGroups()) {
-      const owner = yield* elimination.ownerOf(group.map(({ records }) => records));
-      if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+    if (elimination !== undefined)
+      for (const group of yield* this.#openGroups()) {
+        const owner = yield* elimination.ownerOf(group.map(({ records }) => records));
+        if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+        yield;
+      }
+    yield* this.#spread();
+    for (const { owner, records } of this.#leaves.values()) {
+      if (owner !== undefined) this.#locate(records, owner);
       yield;
     }
-    yield* this.#spread();
+  }
+
+  #locate(records: readonly Candidate[], path: Path): void {
+    for (const { kind, key, facts } of records) {
+      const at = `${kind}\0${key}`;
+      const others = this.#made.get(at) ?? [];
+      if (others.every((other) => other.time !== facts.createdAt || pathKey(other.path) !== pathKey(path)))
+        this.#made.set(at, [...others, { path, time: facts.createdAt }]);
+    }
   }
 
   /** Leaves that nothing places, each with those of the same bucket: by a record of both, or a branch above. */
@@ -136,6 +158,11 @@ export class Owners {
   /** The bucket of a leaf's records. */
   ownerOf(page: number): Path | undefined {
     return this.#leaves.get(page)?.owner;
+  }
+
+  /** Where and when records of that name are known to have been made. */
+  madeAs(kind: RecordKind, key: string): readonly Made[] {
+    return this.#made.get(`${kind}\0${key}`) ?? [];
   }
 
   /** Whether an older tree, or a part of it, has what is of another bucket than it says. */
