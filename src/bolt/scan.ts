@@ -61,38 +61,41 @@ export interface BucketValue {
   readonly entries: readonly LeafEntry[] | undefined;
 }
 
-function copyOf({ bytes }: Piece, at: number, end: number): Piece {
-  const own = Buffer.allocUnsafeSlow(end - at);
-  bytes.copy(own, 0, at, end);
-  return pieceOf(own);
-}
-
 /** Nearly all pages are asked for in the order of keys, which is any order in the file: more would be read for nothing. */
 const CHUNK_BYTES = 16 * 1024;
 const CHUNKS_MAX = 2048;
+/** Pages are copied into one until it is full: to allocate each by itself takes longer than to read it. */
+const SLAB_BYTES = 512 * 1024;
+
+/** Bytes, and where in them what was asked for begins. */
+interface Place extends Piece {
+  readonly at: number;
+  /** Nothing else is in these bytes. */
+  readonly isOwn: boolean;
+}
 
 export class PageScan implements Disposable {
   readonly path: string;
   pageSize: number;
   /** Valid ones, the newest first. */
   readonly metas: readonly Meta[];
-  /** Numbers of all whole pages. */
-  readonly ids: readonly number[];
-  readonly #ids: number[] = [];
+  /** Numbers of the whole pages that were found. */
+  readonly ids: number[] = [];
   readonly #file: BoltFile;
   readonly #length: number;
   /** Parts of the file that were needed last, by their numbers, the last one at the end. */
   readonly #chunks = new Map<number, Piece>();
   #lastChunk = -1;
+  #slab: Piece = pieceOf(Buffer.alloc(0));
+  #slabEnd = 0;
   /** Where a page is that does not stand in its place. */
   readonly #elsewhere = new Map<number, number>();
 
-  /** With its metas and no `ids`: see `read`. */
+  /** With its metas, and no page found. */
   constructor(path: string) {
     this.path = path;
     this.#file = new BoltFile(path);
     this.#length = this.#file.length();
-    this.ids = this.#ids;
     const metas = [0, ...PAGE_SIZES].flatMap((at) => {
       const { bytes, at: place } = this.#piece(at, at + PAGE_HEADER_BYTES + META_BYTES);
       const meta = parseMeta(bytes, place + PAGE_HEADER_BYTES);
@@ -106,7 +109,7 @@ export class PageScan implements Disposable {
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
     const scan = new PageScan(path);
     try {
-      await inTurns(scan.#find(), signal);
+      await inTurns(scan.find(), signal);
       return scan;
     } catch (error) {
       scan[Symbol.dispose]();
@@ -137,12 +140,11 @@ export class PageScan implements Disposable {
     const last = readPageId(view, 8);
     const sequence = Number.isSafeInteger(last) ? last : 0;
     if (page !== 0) return { page, sequence, entries: undefined };
-    // The value of an entry is in the bytes of its page.
-    const piece = pieceOf(Buffer.from(value.buffer as ArrayBuffer));
-    const at = value.byteOffset + BUCKET_BYTES;
-    const end = at + value.length - BUCKET_BYTES;
-    const isLeaf = end - at >= PAGE_HEADER_BYTES && piece.view.getUint16(at + 8, true) === PageFlag.leaf;
-    return { page, sequence, entries: isLeaf ? leafIn(piece, at, end) : undefined };
+    const isLeaf =
+      value.length >= BUCKET_BYTES + PAGE_HEADER_BYTES &&
+      view.getUint16(BUCKET_BYTES + 8, true) === PageFlag.leaf;
+    const entries = isLeaf ? leafIn({ bytes: value, view }, BUCKET_BYTES, value.length) : undefined;
+    return { page, sequence, entries };
   }
 
   /** Each size that there is, by how many pages have their own number where they would stand. */
@@ -159,21 +161,49 @@ export class PageScan implements Disposable {
     return best.size;
   }
 
-  *#find(): Steps {
+  /**
+   * Looks at every place of the file. From then on pages that stand in another's place are known as well.
+   * @param isKnown whether the page of a place was read, so that it is not again
+   * @param visit gets the other ones, whose bytes are there until the next page is read
+   */
+  *find(
+    isKnown: (id: number) => boolean = () => false,
+    visit: (page: LeafPage | BranchPage) => void = () => undefined,
+  ): Steps {
     if (this.metas.length === 0) this.pageSize = yield* this.#likelyPageSize();
     for (let place = 2; place < this.pages; place++) {
       yield;
+      if (isKnown(place)) {
+        this.ids.push(place);
+        continue;
+      }
       const at = place * this.pageSize;
       const id = this.#idAt(at);
-      if (id < 2 || !Number.isSafeInteger(id)) continue;
-      if (id === place ? this.#parse(at, id) === undefined : !this.#strays(at, id)) continue;
-      this.#ids.push(id);
+      const page = id < 2 || !Number.isSafeInteger(id) ? undefined : this.#parse(at, id);
+      if (page === undefined || (id !== place && !this.#strays(at, id))) continue;
+      this.ids.push(id);
+      visit(page);
     }
+  }
+
+  /** Whether pages were found that do not stand in their own places. */
+  get hasMoved(): boolean {
+    return this.#elsewhere.size > 0;
+  }
+
+  /** Whether a page is whole from a place on. */
+  *hasAnyFrom(place: number): Steps<boolean> {
+    for (let next = Math.max(place, 2); next < this.pages; next++) {
+      yield;
+      const at = next * this.pageSize;
+      if (this.#parse(at, this.#idAt(at)) !== undefined) return true;
+    }
+    return false;
   }
 
   /** A page in another's place, of which there is no whole one in its own, nor in a place before. */
   #strays(at: number, id: number): boolean {
-    if (this.#parse(at, id) === undefined || this.#parse(id * this.pageSize, id) !== undefined) return false;
+    if (this.#parse(id * this.pageSize, id) !== undefined) return false;
     const isFirst = !this.#elsewhere.has(id);
     this.#elsewhere.set(id, at);
     return isFirst;
@@ -185,15 +215,29 @@ export class PageScan implements Disposable {
   }
 
   /** The bytes of the file from `at` to `end`, zeros after its end. */
-  #piece(at: number, end: number): Piece & { readonly at: number } {
+  #piece(at: number, end: number): Place {
     const number = Math.floor(at / CHUNK_BYTES);
     const start = number * CHUNK_BYTES;
     if (end > start + CHUNK_BYTES) {
       const bytes = allocate(this.path, end - at);
       this.#file.read(bytes, at);
-      return { ...pieceOf(bytes), at: 0 };
+      return { bytes, view: viewOf(bytes), at: 0, isOwn: true };
     }
-    return { ...this.#chunk(number), at: at - start };
+    const { bytes, view } = this.#chunk(number);
+    return { bytes, view, at: at - start, isOwn: false };
+  }
+
+  /** The same, which stays when the bytes of other pages come. */
+  #copy(place: Place, length: number): Place {
+    if (place.isOwn) return place;
+    if (this.#slabEnd + length > this.#slab.bytes.length) {
+      this.#slab = pieceOf(allocate(this.path, SLAB_BYTES));
+      this.#slabEnd = 0;
+    }
+    const start = this.#slabEnd;
+    this.#slabEnd += length;
+    place.bytes.copy(this.#slab.bytes, start, place.at, place.at + length);
+    return { ...this.#slab, at: start, isOwn: false };
   }
 
   #chunk(number: number): Piece {
@@ -214,33 +258,36 @@ export class PageScan implements Disposable {
 
   /** @param isKept whether the entries stay when the bytes of other pages come */
   #parse(at: number, id: number, isKept = false): LeafPage | BranchPage | undefined {
-    if (at < 0 || at + this.pageSize > this.#length || this.#idAt(at) !== id) return undefined;
-    const header = this.#piece(at, at + PAGE_HEADER_BYTES);
-    const flags = header.view.getUint16(header.at + 8, true);
+    if (at < 0 || at + this.pageSize > this.#length) return undefined;
+    const first = this.#piece(at, at + this.pageSize);
+    const { view, at: start } = first;
+    if (readPageId(view, start) !== id) return undefined;
+    const flags = view.getUint16(start + 8, true);
     if (flags !== PageFlag.leaf && flags !== PageFlag.branch) return undefined;
-    const overflow = header.view.getUint32(header.at + 12, true);
-    const end = at + (1 + overflow) * this.pageSize;
-    const pages = this.#usedAt(at, header) / this.pageSize;
+    const overflow = view.getUint32(start + 12, true);
+    const length = (1 + overflow) * this.pageSize;
+    const pages = this.#usedAt(at, first, flags) / this.pageSize;
     // No page more than bbolt takes for that.
     if (overflow !== Math.floor(pages) && overflow !== Math.ceil(pages) - 1) return undefined;
-    if (end > this.#length || this.#isCovered(at, end, id)) return undefined;
-    const { at: place, ...piece } = this.#piece(at, end);
-    const last = place + end - at;
+    if (at + length > this.#length || this.#isCovered(at, at + length, id)) return undefined;
+    const found = overflow === 0 ? first : this.#piece(at, at + length);
+    const piece = isKept ? this.#copy(found, length) : found;
     if (flags === PageFlag.leaf) {
-      const entries = isKept ? leafIn(copyOf(piece, place, last), 0, end - at) : leafIn(piece, place, last);
+      const entries = leafIn(piece, piece.at, piece.at + length);
       return entries && { kind: 'leaf', id, entries };
     }
-    const children = branchIn(piece, place, last);
+    const children = branchIn(piece, piece.at, piece.at + length);
     return children && { kind: 'branch', id, children };
   }
 
   /** How many bytes the elements of a page, and what they name, take. */
-  #usedAt(at: number, header: Piece & { readonly at: number }): number {
-    const count = header.view.getUint16(header.at + 10, true);
+  #usedAt(at: number, first: Place, flags: number): number {
+    const count = first.view.getUint16(first.at + 10, true);
     if (count === 0) return PAGE_HEADER_BYTES;
     const last = PAGE_HEADER_BYTES + (count - 1) * ELEMENT_BYTES;
-    const { view, at: place } = this.#piece(at + last, at + last + ELEMENT_BYTES);
-    return last + bytesAfter(view, place, header.view.getUint16(header.at + 8, true));
+    const isInFirst = last + ELEMENT_BYTES <= this.pageSize;
+    const { view, at: place } = isInFirst ? first : this.#piece(at + last, at + last + ELEMENT_BYTES);
+    return last + bytesAfter(view, isInFirst ? place + last : place, flags);
   }
 
   /** Whether one of the pages that belong to a long one has become a page of its own. */

@@ -31,6 +31,8 @@ const FILL = 0.9;
 const INLINE = 1 / 4;
 /** Bytes that wait to be written before `drain` writes them. */
 const PENDING_BYTES_MAX = 4 * 1024 * 1024;
+/** Pages are made in one until it is full: to allocate each by itself takes longer than to fill it. */
+const BLOCK_BYTES = 1024 * 1024;
 /** bbolt takes no shorter file for one of its own. */
 const FILE_BYTES_MIN = 4096;
 const FREELIST = 2;
@@ -44,6 +46,12 @@ interface Element {
 interface Child {
   readonly key: Buffer;
   readonly page: number;
+}
+
+/** Pages that wait to be written, up to `end`; zeros after it. */
+interface Block {
+  readonly bytes: Buffer;
+  end: number;
 }
 
 /** A bucket whose entries are still coming. */
@@ -79,7 +87,7 @@ export class BoltWriter implements AsyncDisposable {
   readonly #draft: string;
   #innermost = new OpenBucket(undefined, Buffer.alloc(0), 0n);
   #pages = FREELIST;
-  #pending: Buffer[] = [];
+  #pending: Block[] = [];
   #pendingBytes = 0;
 
   private constructor(path: string, draft: string, file: FileHandle, pageSize: number) {
@@ -87,8 +95,7 @@ export class BoltWriter implements AsyncDisposable {
     this.#draft = draft;
     this.#file = file;
     this.#pageSize = pageSize;
-    const freelist = this.#page(PageFlag.freelist, 0, PAGE_HEADER_BYTES);
-    this.#append(freelist.bytes);
+    this.#page(PageFlag.freelist, 0, PAGE_HEADER_BYTES);
   }
 
   /** AlreadyExists: there is something at `path`. InvalidArgument: bbolt has no pages of that size. */
@@ -218,7 +225,6 @@ export class BoltWriter implements AsyncDisposable {
     const { elements, bytes } = bucket;
     const page = this.#page(PageFlag.leaf, elements.length, bytes);
     encodeElements(elements, page.bytes);
-    this.#append(page.bytes);
     // A copy, which is all that stays of the page that it came from.
     bucket.leaves.push({ key: Buffer.from(elements[0]?.key ?? []), page: page.id });
     bucket.elements = [];
@@ -271,42 +277,36 @@ export class BoltWriter implements AsyncDisposable {
       page.bytes.writeBigUInt64LE(BigInt(id), at + 8);
       data += key.copy(page.bytes, data);
     }
-    this.#append(page.bytes);
     return { key: present(children[0], 'the first child').key, page: page.id };
   }
 
+  /** The next one, which is written with the others that wait. */
   #page(flags: number, count: number, bytes: number): { id: number; bytes: Buffer } {
     const pages = Math.ceil(bytes / this.#pageSize);
-    const page = Buffer.alloc(pages * this.#pageSize);
+    const length = pages * this.#pageSize;
+    let block = this.#pending.at(-1);
+    if (block === undefined || block.end + length > block.bytes.length) {
+      block = { bytes: Buffer.alloc(Math.max(length, BLOCK_BYTES)), end: 0 };
+      this.#pending.push(block);
+    }
+    const page = block.bytes.subarray(block.end, block.end + length);
     const id = this.#pages;
     writeHeader(page, id, flags, count, pages - 1);
+    block.end += length;
     this.#pages += pages;
+    this.#pendingBytes += length;
     return { id, bytes: page };
   }
 
-  #append(page: Buffer): void {
-    this.#pending.push(page);
-    this.#pendingBytes += page.length;
-  }
-
   async #write(): Promise<void> {
-    const bytes = this.#pending;
-    const at = this.#pages * this.#pageSize - this.#pendingBytes;
+    const blocks = this.#pending;
+    let at = this.#pages * this.#pageSize - this.#pendingBytes;
     this.#pending = [];
     this.#pendingBytes = 0;
     try {
-      let from = 0;
-      let done = 0;
-      for (let to = 0, length = 0; to < bytes.length; from = to, done += length, length = 0) {
-        // A long one by itself: two of them may be more than a buffer can have.
-        do length += bytes[to++]?.length ?? 0;
-        while (to < bytes.length && length + (bytes[to]?.length ?? 0) <= PENDING_BYTES_MAX);
-        const part = bytes.slice(from, to);
-        await writeAll(
-          this.#file,
-          part.length === 1 ? present(part[0], 'its only page') : Buffer.concat(part),
-          at + done,
-        );
+      for (const { bytes, end } of blocks) {
+        await writeAll(this.#file, bytes.subarray(0, end), at);
+        at += end;
       }
     } catch (error) {
       throw fsError('write', this.path, error);

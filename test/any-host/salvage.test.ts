@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { Pages } from '../../src/any-host/salvage/pages.js';
 import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
 import { walkTree } from '../../src/any-host/salvage/walk.js';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
@@ -98,11 +99,11 @@ async function historyOf(
   const names = new Set([...ever].map((line) => line.slice(0, line.lastIndexOf(' '))));
   const fields = new Set([...ever].map((line) => line.slice(line.lastIndexOf(' ') + 1)));
   using scan = await PageScan.read(metadata);
-  const walked = await inTurns(walkTree(scan, scan.metas[0]!.root, []));
+  const walked = await inTurns(walkTree(new Pages(scan), scan.metas[0]!.root, []));
   assert.deepEqual(walked.gaps, []);
   const pages = new Map(
-    walked.records.map(({ path, key, leaf, pages }) => {
-      const runs = [leaf, ...pages].flatMap((id) => {
+    walked.records.map(({ path, key, leaf, facts }) => {
+      const runs = [leaf, ...facts.pages].flatMap((id) => {
         const overflow = file.readUInt32LE(id * pageSize + 12);
         return Array.from({ length: overflow + 1 }, (_, n) => id + n);
       });
@@ -291,8 +292,10 @@ test('given a tree that leads to the pages of one namespace from another one too
       page.entries.find(({ key, isBucket }) => key === name && isBucket)?.value.subarray(0, 8);
     const [to, from] = [rootOf('default'), rootOf('k8s.io')];
     if (to === undefined || from === undefined || from.readBigUInt64LE() === 0n) continue;
-    // What the scan has is a view of its own copy of the page.
-    from.copy(file, id * history.pageSize + to.byteOffset);
+    const key = Buffer.from('default');
+    const at = file.indexOf(Buffer.concat([key, to]), id * history.pageSize);
+    assert.ok(at > 0 && at < (id + 1) * history.pageSize);
+    from.copy(file, at + key.length);
     changed++;
   }
   assert.ok(changed > 0);

@@ -48,7 +48,7 @@ func fill(path, snapshots string, records int) error {
 		return err
 	}
 	defer disk.Close()
-	w := writer{want: records, stamp: stamp()}
+	w := writer{want: records}
 	for w.made < records {
 		err := db.Update(func(tx *bolt.Tx) error {
 			return disk.Update(func(on *bolt.Tx) error { return w.images(tx, on) })
@@ -90,14 +90,14 @@ func compact(db *bolt.DB, path string) error {
 
 type writer struct {
 	want, made, image int
-	stamp             []byte
 	// The snapshotter's snapshots.
 	disk *bolt.Bucket
 	err  error
 }
 
-func stamp() []byte {
-	bytes, err := time.Unix(1700000000, 0).UTC().MarshalBinary()
+// stamp is a time of its own for each record, as they have.
+func (w *writer) stamp() []byte {
+	bytes, err := time.Unix(1700000000, int64(w.made)).UTC().MarshalBinary()
 	if err != nil {
 		panic(err)
 	}
@@ -204,8 +204,9 @@ func (w *writer) record(in *bolt.Bucket, name string, labels map[string]string) 
 }
 
 func (w *writer) fields(b *bolt.Bucket, labels map[string]string) {
-	w.put(b, "createdat", w.stamp)
-	w.put(b, "updatedat", w.stamp)
+	stamp := w.stamp()
+	w.put(b, "createdat", stamp)
+	w.put(b, "updatedat", stamp)
 	if len(labels) > 0 {
 		l := w.bucket(b, "labels")
 		for key, value := range labels {

@@ -7,38 +7,58 @@ import { zeroTime } from '../../model/time.js';
 import type { RecordKind } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
-type Created = Pick<FoundRecord, 'key' | 'createdAt' | 'pages' | 'leaf'>;
+type Created = Pick<FoundRecord, 'key' | 'facts' | 'leaf'>;
 
 /** Of the tree that a meta page names: more than any number of pages. */
 const NAMED = Number.POSITIVE_INFINITY;
 
-export class Creations {
-  /** By kind and time, the keys that have it, and the pages that these lead to. */
-  readonly #keys = new Map<string, Map<string, Set<number>>>();
+interface Time {
+  /** The pages that each key leads to. */
+  readonly keys: Map<string, Set<number>>;
+  /** The greatest weights, of which the first one may be a key's own. Undefined when a key has come since. */
+  weights?: [first: number, second: number];
+}
 
-  add(kind: RecordKind, { key, createdAt, pages, leaf }: Created, isNamed = false): void {
+export class Creations {
+  /** By kind and time. */
+  readonly #times = new Map<string, Time>();
+
+  add(kind: RecordKind, { key, facts: { createdAt, pages }, leaf }: Created, isNamed = false): void {
     if (createdAt === zeroTime) return;
     const at = `${kind}\0${createdAt}`;
-    let keys = this.#keys.get(at);
-    if (keys === undefined) {
-      keys = new Map();
-      this.#keys.set(at, keys);
+    let time = this.#times.get(at);
+    if (time === undefined) {
+      time = { keys: new Map() };
+      this.#times.set(at, time);
     }
-    let found = keys.get(key);
+    let found = time.keys.get(key);
     if (found === undefined) {
       found = new Set();
-      keys.set(key, found);
+      time.keys.set(key, found);
     }
     found.add(isNamed ? NAMED : (pages[0] ?? leaf));
+    delete time.weights;
   }
 
   /** Whether another key is as likely: with as many pages, or in the named tree. */
-  isAnothers(kind: RecordKind, { key, createdAt }: Pick<Created, 'key' | 'createdAt'>): boolean {
-    const keys = this.#keys.get(`${kind}\0${createdAt}`);
-    if (keys === undefined || keys.size < 2) return false;
-    const own = weightOf(keys.get(key));
-    return [...keys].some(([other, pages]) => other !== key && weightOf(pages) >= own);
+  isAnothers(kind: RecordKind, { key, facts: { createdAt } }: Pick<Created, 'key' | 'facts'>): boolean {
+    const time = this.#times.get(`${kind}\0${createdAt}`);
+    if (time === undefined || time.keys.size < 2) return false;
+    time.weights ??= greatestOf(time);
+    const own = weightOf(time.keys.get(key));
+    const [first, second] = time.weights;
+    return (own === first ? second : first) >= own;
   }
 }
 
 const weightOf = (pages: ReadonlySet<number> = new Set()): number => (pages.has(NAMED) ? NAMED : pages.size);
+
+function greatestOf({ keys }: Time): [number, number] {
+  let [first, second] = [0, 0];
+  for (const pages of keys.values()) {
+    const weight = weightOf(pages);
+    if (weight > first) [first, second] = [weight, first];
+    else if (weight > second) second = weight;
+  }
+  return [first, second];
+}

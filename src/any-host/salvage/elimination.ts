@@ -6,32 +6,18 @@
  *   - A snapshot that a record names is in the record's own namespace, and snapshotters have the namespaces of theirs.
  */
 import { isDigest } from '../../model/digest.js';
-import { Label } from '../../model/labels.js';
 import type { Instant } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
-import {
-  backendName,
-  COLLECTION_PATHS,
-  kindIn,
-  type Path,
-  type RecordKind,
-  sizeIn,
-  type Tree,
-  textOf,
-  treeIn,
-} from './shapes.js';
+import type { Blob, Facts } from './facts.js';
+import { backendName, COLLECTION_PATHS, type Path, type RecordKind } from './shapes.js';
 import { Gaps, pathKey, type Walked } from './walk.js';
 
 export interface Candidate {
   readonly key: string;
-  readonly kind: RecordKind;
-  readonly tree: Tree;
-  readonly createdAt: Instant;
-  readonly changedAt: Instant;
+  readonly kind: RecordKind | undefined;
+  readonly facts: Facts;
 }
-
-const SNAPSHOT_REFERENCE = `${Label.gcRefSnapshot}.`;
 
 export class Elimination {
   readonly #disk: Disk;
@@ -51,12 +37,12 @@ export class Elimination {
   private constructor(walked: Walked, isNewest: boolean, disk: Disk) {
     this.#disk = disk;
     this.#gaps = new Gaps(walked.gaps);
-    this.#namespaces = isNewest ? namespacesIn(walked) : [];
+    this.#namespaces = isNewest && !this.#gaps.mayMissNamespaces ? namespacesIn(walked) : [];
   }
 
   *#fill({ records }: Walked): Steps {
-    for (const { path, key } of records) {
-      if (kindIn(path) === 'content') this.#blobs.add(`${path[1]}\0${key}`);
+    for (const { path, kind, key } of records) {
+      if (kind === 'content') this.#blobs.add(`${path[1]}\0${key}`);
       yield;
     }
     for (const all of this.#disk.snapshots.values())
@@ -80,7 +66,7 @@ export class Elimination {
       for (const record of records) {
         yield;
         for (const namespace of this.#namespacesOf(record, isLive)) {
-          const path: Path = ['v1', namespace, ...(COLLECTION_PATHS[record.kind] ?? [])];
+          const path: Path = ['v1', namespace, ...(COLLECTION_PATHS[record.kind ?? 'other'] ?? [])];
           // Where nothing is missing, it is an old one.
           if (this.#gaps.find(path, record.key) === undefined) return undefined;
           found.set(pathKey(path), path);
@@ -89,6 +75,25 @@ export class Elimination {
     }
     const [path, ...others] = found.values();
     return others.length === 0 ? path : undefined;
+  }
+
+  /**
+   * Whether records need what only other namespaces have, and nothing that this one has. What an older tree has there is of a page
+   * that was given out again.
+   */
+  *contradicts(records: readonly Candidate[], namespace: string): Steps<boolean> {
+    let isOthers = false;
+    for (const { facts } of records) {
+      yield;
+      const owners = facts.blobs.map(({ digest }) =>
+        this.#namespaces.filter((one) => this.#blobs.has(`${one}\0${digest}`)),
+      );
+      for (const name of facts.snapshots)
+        owners.push((this.#snapshots.get(name) ?? []).map((snapshot) => snapshot.namespace));
+      if (owners.some((all) => all.includes(namespace))) return false;
+      isOthers ||= owners.some((all) => all.length > 0);
+    }
+    return isOthers;
   }
 
   /** Of each thing that a record needs, and that exists in one namespace only. */
@@ -101,7 +106,7 @@ export class Elimination {
       );
       if (namespace !== undefined && others.length === 0) yield namespace;
     }
-    for (const name of snapshotsOf(record)) {
+    for (const name of record.facts.snapshots) {
       const [snapshot, ...others] = this.#snapshots.get(name) ?? [];
       if (snapshot === undefined || others.length > 0) continue;
       if (!isDigest(name) || isBetween(record, snapshot.created)) yield snapshot.namespace;
@@ -118,44 +123,13 @@ export class Elimination {
  * Namespaces have chains of layers in common, and other snapshots not. A blob is recorded before the snapshot that its label names
  * is made, and the label is set after that.
  */
-const isBetween = ({ kind, createdAt, changedAt }: Candidate, made: Instant): boolean =>
+const isBetween = ({ kind, facts: { createdAt, changedAt } }: Candidate, made: Instant): boolean =>
   kind === 'content' && createdAt <= made && made <= changedAt;
 
-function namespacesIn({ buckets, gaps }: Walked): string[] {
-  const mayMissOne = gaps.some(
-    ({ path, from, to }) => path.length === 0 || (path.length === 1 && to !== `${from}\0`),
+const namespacesIn = ({ buckets }: Walked): string[] =>
+  buckets.flatMap(([schema, name, ...inner]) =>
+    schema === 'v1' && name !== undefined && inner.length === 0 ? [name] : [],
   );
-  return mayMissOne
-    ? []
-    : buckets.flatMap(([schema, name, ...inner]) =>
-        schema === 'v1' && name !== undefined && inner.length === 0 ? [name] : [],
-      );
-}
 
-interface Blob {
-  readonly digest: string;
-  readonly size: number | undefined;
-}
-
-function blobsOf({ kind, key, tree }: Candidate): Blob[] {
-  if (kind === 'content') return [{ digest: key, size: sizeIn(tree) }];
-  if (kind === 'lease')
-    return [...(treeIn(tree, 'content')?.entries.keys() ?? [])].map((digest) => ({
-      digest,
-      size: undefined,
-    }));
-  const target = kind === 'image' ? treeIn(tree, 'target') : undefined;
-  const digest = textOf(target?.entries.get('digest'));
-  return target === undefined || digest === undefined ? [] : [{ digest, size: sizeIn(target) }];
-}
-
-function snapshotsOf({ kind, tree }: Candidate): string[] {
-  if (kind === 'container') return [textOf(tree.entries.get('snapshotKey')) ?? ''];
-  if (kind === 'lease')
-    return [...(treeIn(tree, 'snapshots')?.entries.values() ?? [])].flatMap((names) =>
-      Buffer.isBuffer(names) ? [] : [...names.entries.keys()],
-    );
-  return [...(treeIn(tree, 'labels')?.entries ?? [])].flatMap(([name, value]) =>
-    kind === 'content' && name.startsWith(SNAPSHOT_REFERENCE) ? [textOf(value) ?? ''] : [],
-  );
-}
+const blobsOf = ({ kind, key, facts }: Candidate): readonly Blob[] =>
+  kind === 'content' ? [{ digest: key, size: facts.size }] : facts.blobs;

@@ -12,41 +12,19 @@
  *     disk contradicts is left out; of a leaf that leads to another record's page, only what is proved is taken;
  *   - of several versions, the one that changed last counts.
  */
-import type { PageScan } from '../../bolt/scan.js';
 import type { Instant } from '../../model/time.js';
-import { decodeAny } from '../../model/wire.js';
 import type { Steps } from '../../system/turns.js';
 import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
+import type { Facts } from './facts.js';
 import { namesItself, type Owners } from './owners.js';
-import {
-  backendNameOf,
-  COLLECTION_PATHS,
-  kindIn,
-  type Path,
-  type RecordKind,
-  readTree,
-  sizeIn,
-  strangeField,
-  type Tree,
-  textOf,
-  treeIn,
-} from './shapes.js';
+import { COLLECTION_PATHS, type Path, type RecordKind } from './shapes.js';
 import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
-
-/** Labels that keep other objects. */
-const REFERENCE = 'containerd.io/gc.ref.';
-const OPENING = '{'.charCodeAt(0);
 
 export type Origin = 'current' | 'older';
 export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
-
-const referencesIn = (tree: Tree): string[] =>
-  [...(treeIn(tree, 'labels')?.entries ?? [])].flatMap(([key, value]) =>
-    key.startsWith(REFERENCE) ? [textOf(value) ?? ''] : [],
-  );
 
 /** `contradicted`: by the disk. */
 type Proof = 'proved' | 'plausible' | 'contradicted';
@@ -73,8 +51,13 @@ interface Layer {
 
 const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
 
+/** By itself: its spec is damaged, or what it calls itself is not what it is called. */
+export function isContradicted({ path, kind, key, facts: { name, isSpecDamaged } }: FoundRecord): boolean {
+  if (kind === 'snapshot' || kind === 'ingest') return name?.namespace !== path[1] || name?.key !== key;
+  return isSpecDamaged;
+}
+
 export class Merge {
-  readonly #scan: PageScan;
   readonly #disk: Disk;
   readonly #owners: Owners;
   readonly #creations: Creations;
@@ -84,20 +67,30 @@ export class Merge {
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly #dropped = new Set<string>();
+  /** Of the tree that the file is about. */
+  #newest: Gaps | undefined;
   readonly leftOut: LeftOut[] = [];
   /** Nothing proves which namespace they are of. */
-  readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
+  readonly unplaced: FoundRecord[] = [];
   readonly sequences = new Map<string, number>();
 
-  constructor(scan: PageScan, disk: Disk, owners: Owners, creations: Creations) {
+  constructor(disk: Disk, owners: Owners, creations: Creations) {
     this.#creations = creations;
-    this.#scan = scan;
     this.#disk = disk;
     this.#owners = owners;
   }
 
   get collections(): Iterable<Collection> {
     return this.#collections.values();
+  }
+
+  /** REQUIRES: nothing was added. All of a tree that lacks nothing, whatever is beside the file: it is what its owner finds, too. */
+  *takeWhole(walked: Walked): Steps {
+    this.#addSequences(walked);
+    for (const record of walked.records) {
+      this.#put({ ...record, origin: 'current' });
+      yield;
+    }
   }
 
   /**
@@ -107,6 +100,7 @@ export class Merge {
   *begin(walked: Walked | undefined, isNamed: boolean): Steps {
     if (!isNamed) this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
     if (walked === undefined) return;
+    this.#newest = new Gaps(walked.gaps);
     for (const page of walked.pages) this.#structure.add(page);
     this.#addSequences(walked);
     for (const record of walked.records) {
@@ -140,13 +134,12 @@ export class Merge {
 
   /** A record of an older tree, where it is proved to be. */
   #offerPlaced(walked: Walked, record: FoundRecord): void {
-    const kind = kindIn(record.path);
-    if (kind === undefined) {
+    if (record.kind === undefined) {
       if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
       return;
     }
-    const path = namesItself(kind) ? record.path : this.#owners.ownerOf(record.leaf);
-    if (path === undefined) this.unplaced.push({ ...record, kind });
+    const path = namesItself(record.kind) ? record.path : this.#owners.ownerOf(record.leaf);
+    if (path === undefined) this.unplaced.push(record);
     else this.#offer({ ...record, path }, 'older');
   }
 
@@ -186,12 +179,22 @@ export class Merge {
     return this.#layers[0]?.gaps.find(path, key) !== undefined || this.#dropped.has(pathKey([...path, key]));
   }
 
-  has(path: Path, key: string): boolean {
-    return this.#kept(path, key) !== undefined;
+  /** Whether it is there, or may have been lost: nothing shows that the bucket lacks it. */
+  mayHave(path: Path, key: string): boolean {
+    return (
+      this.has(path, key) ||
+      this.#dropped.has(pathKey([...path, key])) ||
+      this.#newest?.find(path, key) !== undefined
+    );
   }
 
-  treeOf(record: FoundRecord): Tree | undefined {
-    return record.isBucket ? readTree(this.#scan, record.value) : undefined;
+  /** Whether there may be namespaces of which not even the name is known. */
+  get mayMissNamespaces(): boolean {
+    return this.#newest?.mayMissNamespaces !== false;
+  }
+
+  has(path: Path, key: string): boolean {
+    return this.#kept(path, key) !== undefined;
   }
 
   #kept(path: Path, key: string): Kept | undefined {
@@ -199,11 +202,12 @@ export class Merge {
   }
 
   #offer(record: FoundRecord, origin: Origin): void {
-    const { path, key, changedAt: time } = record;
+    const { path, kind, key, facts } = record;
+    const time = facts.changedAt;
     if (origin === 'older') {
       if (!this.isOpen(path, key, time)) return;
       const there = this.#kept(path, key);
-      if (there !== undefined && (there.origin === 'current' || there.changedAt >= time)) return;
+      if (there !== undefined && (there.origin === 'current' || there.facts.changedAt >= time)) return;
     }
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
@@ -212,9 +216,7 @@ export class Merge {
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
-    const kind = kindIn(path);
-    const tree = origin === 'older' && kind !== undefined ? this.treeOf(record) : undefined;
-    if (tree !== undefined && strangeField(tree) !== undefined) {
+    if (origin === 'older' && kind !== undefined && facts.isStrange) {
       this.#leaveOut(record, 'its fields are damaged');
       return;
     }
@@ -222,7 +224,14 @@ export class Merge {
       this.#leaveOut(record, 'its fields belong to another record as well');
       return;
     }
-    if (!this.#claim(record, proof)) return;
+    if (origin === 'older' && kind !== undefined && this.#mayBeAnothers(kind, record)) {
+      this.#leaveOut(
+        record,
+        'another namespace has one of that name, and nothing shows whose fields these are',
+      );
+      return;
+    }
+    if (!this.#claim(record, proof, origin)) return;
     this.#put({ ...record, origin });
   }
 
@@ -239,31 +248,34 @@ export class Merge {
   }
 
   /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
-  #claim(record: FoundRecord, proof: Proof): boolean {
-    for (const page of record.pages) {
+  #claim(record: FoundRecord, proof: Proof, origin: Origin): boolean {
+    for (const page of record.facts.pages) {
       const other = this.#claims.get(page);
       if (other === undefined || isSame(other, record)) continue;
-      const isOtherKept = this.#isKept(other);
-      if (proof !== 'proved') {
-        this.#leaveOut(record, 'its fields belong to another record as well');
-        // One of them is wrong, and nothing says which.
-        if (isOtherKept && this.#proofOf(other) !== 'proved') this.#drop(other);
-        return false;
+      const kept = this.#keptAs(other);
+      if (kept === undefined && proof === 'proved') continue;
+      const isOthersProved = kept !== undefined && this.#proofOf(kept) === 'proved';
+      if (proof === 'proved' && !isOthersProved && kept !== undefined) {
+        this.#drop(kept);
+        continue;
       }
-      if (!isOtherKept) continue;
-      if (this.#proofOf(other) === 'proved') return false;
-      this.#drop(other);
+      this.#leaveOut(record, 'its fields belong to another record as well');
+      // One of them is wrong, and nothing says which. What proves a blob does not say whose it is.
+      const isTie = isOthersProved ? proof === 'proved' && kept.origin === origin : kept !== undefined;
+      if (isTie && kept !== undefined) this.#drop(kept);
+      return false;
     }
-    for (const page of record.pages) this.#claims.set(page, record);
+    for (const page of record.facts.pages) this.#claims.set(page, record);
     return true;
   }
 
   #unclaim(record: FoundRecord): void {
-    for (const page of record.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
+    for (const page of record.facts.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
   }
 
-  #isKept({ path, key, value }: FoundRecord): boolean {
-    return this.#kept(path, key)?.value === value;
+  #keptAs({ path, key, value }: FoundRecord): Kept | undefined {
+    const kept = this.#kept(path, key);
+    return kept?.value === value ? kept : undefined;
   }
 
   #drop(record: FoundRecord): void {
@@ -271,70 +283,60 @@ export class Merge {
     this.#leaveOut(record, 'its fields belong to another record as well');
   }
 
-  #leaveOut({ path, key }: FoundRecord, reason: string): void {
+  #leaveOut({ path, kind = 'other', key }: FoundRecord, reason: string): void {
     this.#dropped.add(pathKey([...path, key]));
-    this.leftOut.push({ kind: kindIn(path) ?? 'other', path, key, reason });
+    this.leftOut.push({ kind, path, key, reason });
   }
 
   #proofOf(record: FoundRecord): Proof {
-    const { path, key } = record;
-    const kind = kindIn(path);
-    if (kind === 'container' || kind === 'sandbox') return this.#specProof(record);
-    if (kind !== 'content' && kind !== 'snapshot' && kind !== 'ingest') return 'plausible';
-    const tree = this.treeOf(record);
-    if (tree === undefined) return 'contradicted';
-    if (kind === 'content') {
-      if (this.#disk.blobs === undefined) return 'plausible';
-      const file = this.#disk.blobs.get(key);
-      const isRight = file !== undefined && file.size === sizeIn(tree);
-      if (isRight && !this.#hasOthersLabels(key, tree)) return 'proved';
-      const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
-      this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
+    const { path, kind, facts } = record;
+    if (isContradicted(record)) {
+      this.#leaveOut(record, facts.isSpecDamaged ? 'its spec is damaged' : 'its fields are of another one');
       return 'contradicted';
     }
-    const name = backendNameOf(tree);
-    if (name?.namespace !== path[1] || name?.key !== key) {
-      this.#leaveOut(record, 'its fields are of another one');
-      return 'contradicted';
-    }
+    if (kind === 'content') return this.#blobProof(record);
+    if (facts.name === undefined) return 'plausible';
     const backend = kind === 'snapshot' ? this.#disk.snapshots.get(path[3] ?? '') : undefined;
-    const stored = `${name.namespace}/${name.number}/${name.key}`;
+    const stored = `${facts.name.namespace}/${facts.name.number}/${facts.name.key}`;
     if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
     this.#leaveOut(record, 'its snapshotter does not have it');
     return 'contradicted';
   }
 
+  #blobProof(record: FoundRecord): Proof {
+    const { key, facts } = record;
+    if (this.#disk.blobs === undefined) return 'plausible';
+    const file = this.#disk.blobs.get(key);
+    const isRight = file !== undefined && file.size === facts.size;
+    if (isRight && !this.#hasOthersLabels(key, facts)) return 'proved';
+    const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
+    this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
+    return 'contradicted';
+  }
+
   /** What proves a blob or an image proves its own page. Where labels have pages of their own, what they refer to proves these. */
-  #isOfOneTime(record: FoundRecord): boolean {
-    const kind = kindIn(record.path);
-    if (kind !== 'content' && kind !== 'image') return true;
-    const tree = this.treeOf(record);
-    if (tree === undefined || !tree.isSplit) return true;
+  #isOfOneTime({ kind, key, facts: { isSplit, references } }: FoundRecord): boolean {
+    if ((kind !== 'content' && kind !== 'image') || !isSplit) return true;
     if (kind === 'image') return false;
-    const named = this.#disk.namedIn(record.key);
-    const references = referencesIn(tree);
+    const named = this.#disk.namedIn(key);
     return references.length > 0 && references.every((name) => named.has(name));
   }
 
-  /** Its labels refer to nothing of what the document refers to. */
-  #hasOthersLabels(digest: string, tree: Tree): boolean {
-    const references = referencesIn(tree);
-    const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
-    return named.size > 0 && !references.some((name) => named.has(name));
+  /** Its bucket has had one of that name that was made at another time, and so has another namespace, whose page this may be. */
+  #mayBeAnothers(kind: RecordKind, { path, key, facts }: FoundRecord): boolean {
+    if (namesItself(kind)) return false;
+    const made = this.#owners.madeAs(kind, key);
+    const isOurs = (other: Path): boolean => pathKey(other) === pathKey(path);
+    return (
+      made.some((other) => isOurs(other.path) && other.time !== facts.createdAt) &&
+      made.some((other) => !isOurs(other.path))
+    );
   }
 
-  /** Specs are long, and mostly JSON, which shows what was written over. */
-  #specProof(record: FoundRecord): Proof {
-    const spec = this.treeOf(record)?.entries.get('spec');
-    if (spec === undefined) return 'plausible';
-    try {
-      const { value } = decodeAny(Buffer.isBuffer(spec) ? spec : Buffer.alloc(0));
-      if (value[0] === OPENING) JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(value));
-      return 'plausible';
-    } catch {
-      this.#leaveOut(record, 'its spec is damaged');
-      return 'contradicted';
-    }
+  /** Its labels refer to nothing of what the document refers to. */
+  #hasOthersLabels(digest: string, { references }: Facts): boolean {
+    const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
+    return named.size > 0 && !references.some((name) => named.has(name));
   }
 
   /** Those that records are known of, and those that snapshots name. */

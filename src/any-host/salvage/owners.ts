@@ -7,15 +7,16 @@
  *
  *   - from the tree that the file is about;
  *   - from a leaf of which that is known, and so on;
- *   - from an older tree that leads to the leaf, when nothing contradicts: no other tree leads to it from elsewhere, and nothing that
- *     the same tree has in this bucket, or this namespace, is known to be of another one.
+ *   - from an older tree that leads to the leaf, when nothing contradicts: no other tree leads to it from elsewhere, nothing that
+ *     the same tree has in this bucket, or this namespace, is known to be of another one, and the records do not need only what
+ *     other namespaces have.
  *
  * A leaf with records of two buckets is damaged, and of neither. What nothing places becomes no record.
  */
-import { zeroTime } from '../../model/time.js';
+import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Candidate, Elimination } from './elimination.js';
-import { backendNameOf, kindIn, type Path, type RecordKind, type Tree } from './shapes.js';
+import type { Path, RecordKind } from './shapes.js';
 import { type FoundRecord, pathKey, type Walked } from './walk.js';
 
 interface Claim {
@@ -26,11 +27,17 @@ interface Claim {
 interface Leaf {
   readonly identities: readonly string[];
   readonly claims: Claim[];
-  /** Its records, when no tree leads to it. */
-  strays: readonly Candidate[];
+  /** Those of a tree that the file is about are not needed. */
+  records: readonly Candidate[];
   owner?: Path;
   /** Records of it are known to be in different buckets. */
   isMixed: boolean;
+}
+
+/** A record, by its bucket and the time of its creation. */
+export interface Made {
+  readonly path: Path;
+  readonly time: Instant;
 }
 
 /** Two buckets have it: it says nothing. */
@@ -49,38 +56,42 @@ export class Owners {
   readonly #contradicted = new Set<string>();
   /** A branch, and what it leads to. */
   readonly #families: (readonly Leaf[])[] = [];
+  /** By kind and key. */
+  readonly #made = new Map<string, readonly Made[]>();
   /** Leaves whose records are to be made known. */
   readonly #next: Leaf[] = [];
 
   /** The tree that the file is about. REQUIRES: no other was added. */
   *prove(walked: Walked): Steps {
-    for (const { page, path, identities } of yield* leavesIn(walked)) {
+    for (const { page, path, records, identities } of yield* leavesIn(walked)) {
       yield;
       for (const identity of identities) this.#know(identity, path);
+      this.#locate(records, path);
       this.#leafOf(page, identities);
     }
   }
 
-  /** An older tree. `treeOf`: reads a record. */
-  *claim(walked: Walked, treeOf: (record: FoundRecord) => Tree | undefined): Steps {
+  /** An older tree. */
+  *claim(walked: Walked): Steps {
     const tree = this.#trees.push(walked) - 1;
     for (const pair of walked.shared) for (const path of pair) this.#contradict({ tree, path });
     for (const record of walked.records) {
       yield;
-      const { path, key } = record;
-      const fields = namesItself(kindIn(path)) ? treeOf(record) : undefined;
-      const name = fields && backendNameOf(fields);
+      const { path, key, facts } = record;
+      const { name } = facts;
       if (name?.key === key && name.namespace !== path[1]) this.#contradict({ tree, path });
     }
-    for (const { page, path, identities } of yield* leavesIn(walked)) {
-      this.#leafOf(page, identities).claims.push({ tree, path });
+    for (const { page, path, records, identities } of yield* leavesIn(walked)) {
+      const leaf = this.#leafOf(page, identities);
+      leaf.records = records;
+      leaf.claims.push({ tree, path });
       yield;
     }
   }
 
   /** A leaf that no tree leads to. */
-  addStray(page: number, records: readonly (Identified & Candidate)[]): void {
-    this.#leafOf(page, identitiesOf(records)).strays = records;
+  addStray(page: number, records: readonly Candidate[]): void {
+    this.#leafOf(page, identitiesOf(records)).records = records;
   }
 
   /** A branch, and the pages that begin with the keys by which it leads to them: all of one bucket. */
@@ -95,15 +106,28 @@ export class Owners {
     }
     yield* this.#spread();
     yield* this.#inherit();
-    yield* this.#takeClaims();
+    yield* this.#takeClaims(elimination);
     yield* this.#inherit();
-    if (elimination === undefined) return;
-    for (const group of yield* this.#openGroups()) {
-      const owner = yield* elimination.ownerOf(group.map(({ strays }) => strays));
-      if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+    if (elimination !== undefined)
+      for (const group of yield* this.#openGroups()) {
+        const owner = yield* elimination.ownerOf(group.map(({ records }) => records));
+        if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
+        yield;
+      }
+    yield* this.#spread();
+    for (const { owner, records } of this.#leaves.values()) {
+      if (owner !== undefined) this.#locate(records, owner);
       yield;
     }
-    yield* this.#spread();
+  }
+
+  #locate(records: readonly Candidate[], path: Path): void {
+    for (const { kind, key, facts } of records) {
+      const at = `${kind}\0${key}`;
+      const others = this.#made.get(at) ?? [];
+      if (others.every((other) => other.time !== facts.createdAt || pathKey(other.path) !== pathKey(path)))
+        this.#made.set(at, [...others, { path, time: facts.createdAt }]);
+    }
   }
 
   /** Leaves that nothing places, each with those of the same bucket: by a record of both, or a branch above. */
@@ -136,13 +160,18 @@ export class Owners {
     return this.#leaves.get(page)?.owner;
   }
 
+  /** Where and when records of that name are known to have been made. */
+  madeAs(kind: RecordKind, key: string): readonly Made[] {
+    return this.#made.get(`${kind}\0${key}`) ?? [];
+  }
+
   /** Whether an older tree, or a part of it, has what is of another bucket than it says. */
   isContradicted(walked: Walked, path: Path = []): boolean {
     return this.#isContradicted({ tree: this.#trees.indexOf(walked), path });
   }
 
   /** What an older tree says, where nothing contradicts. */
-  *#takeClaims(): Steps {
+  *#takeClaims(elimination: Elimination | undefined): Steps {
     for (const { owner, claims } of this.#leaves.values()) {
       yield;
       for (const claim of claims)
@@ -156,7 +185,9 @@ export class Owners {
         leaf.claims.filter((claim) => !this.#isContradicted(claim)).map(({ path }) => [pathKey(path), path]),
       );
       const [path] = claims.values();
-      if (path !== undefined && claims.size === 1) claimed.push([leaf, path]);
+      if (path === undefined || claims.size > 1) continue;
+      const isAnothers = elimination && (yield* elimination.contradicts(leaf.records, path[1] ?? ''));
+      if (isAnothers !== true) claimed.push([leaf, path]);
     }
     // All of them first: one that another contradicts is not taken.
     for (const [{ identities }, path] of claimed) {
@@ -194,7 +225,7 @@ export class Owners {
   #leafOf(page: number, identities: readonly string[]): Leaf {
     const there = this.#leaves.get(page);
     if (there !== undefined) return there;
-    const leaf: Leaf = { identities, claims: [], strays: [], isMixed: false };
+    const leaf: Leaf = { identities, claims: [], records: [], isMixed: false };
     this.#leaves.set(page, leaf);
     for (const identity of identities) listed(this.#byIdentity, identity).push(leaf);
     return leaf;
@@ -257,12 +288,8 @@ export class Owners {
   }
 }
 
-interface Identified extends Pick<FoundRecord, 'key' | 'createdAt'> {
-  readonly kind: RecordKind;
-}
-
-const identitiesOf = (records: readonly Identified[]): string[] =>
-  records.flatMap(({ kind, key, createdAt }) =>
+const identitiesOf = (records: readonly Candidate[]): string[] =>
+  records.flatMap(({ kind, key, facts: { createdAt } }) =>
     namesItself(kind) || createdAt === zeroTime ? [] : [`${kind}\0${createdAt}\0${key}`],
   );
 
@@ -276,21 +303,22 @@ function listed<K, V>(lists: Map<K, V[]>, key: K): V[] {
   return list;
 }
 
+interface LeafRecords {
+  readonly page: number;
+  readonly path: Path;
+  readonly records: FoundRecord[];
+}
+
 /** Leaves of records that do not name their namespace. */
-function* leavesIn({ records }: Walked): Steps<{ page: number; path: Path; identities: string[] }[]> {
-  const leaves = new Map<number, { path: Path; records: Identified[] }>();
-  for (const { path, leaf, key, createdAt } of records) {
+function* leavesIn({ records }: Walked): Steps<(LeafRecords & { identities: string[] })[]> {
+  const leaves = new Map<number, LeafRecords>();
+  for (const record of records) {
     yield;
-    const kind = kindIn(path);
+    const { path, kind, leaf: page } = record;
     if (kind === undefined || namesItself(kind)) continue;
-    const record = { kind, key, createdAt };
-    const others = leaves.get(leaf);
-    if (others === undefined) leaves.set(leaf, { path, records: [record] });
+    const others = leaves.get(page);
+    if (others === undefined) leaves.set(page, { page, path, records: [record] });
     else others.records.push(record);
   }
-  return [...leaves].map(([page, { path, records: these }]) => ({
-    page,
-    path,
-    identities: identitiesOf(these),
-  }));
+  return [...leaves.values()].map((leaf) => ({ ...leaf, identities: identitiesOf(leaf.records) }));
 }

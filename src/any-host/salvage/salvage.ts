@@ -13,11 +13,12 @@ import { Creations } from './creations.js';
 import { type Disk, lookAtDisk } from './disk.js';
 import { Elimination } from './elimination.js';
 import { familiesIn } from './families.js';
-import { Merge } from './merge.js';
+import { isContradicted, Merge } from './merge.js';
 import { Owners } from './owners.js';
+import { Pages } from './pages.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
 import { findTrees, type Trees } from './roots.js';
-import { kindIn, type Path, placeIn, type RecordKind, readTree } from './shapes.js';
+import { type Path, placeIn, type RecordKind } from './shapes.js';
 import { addStrays, readStrays, type Stray, type StrayLeaf } from './stray.js';
 import type { Gap, Walked } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
@@ -82,9 +83,10 @@ export async function salvage(
   const target = await outsideOf(places, output);
   const disk = await lookAtDisk(places, signal);
   try {
-    using scan = await PageScan.read(places.metadata, signal);
-    const { first, isNamed, isWhole, merge, unplaced } = await inTurns(mergedIn(scan, disk), signal);
-    const rebuilt = isWhole ? [] : await rebuild(merge, disk, signal);
+    using scan = new PageScan(places.metadata);
+    const pages = new Pages(scan);
+    const { first, isNamed, isWhole, merge, unplaced } = await inTurns(mergedIn(pages, disk), signal);
+    const { rebuilt, guesses } = isWhole ? NOTHING : await rebuild(merge, disk, signal);
     const counts = await inTurns(countsOf(merge, rebuilt), signal);
     if (counts.length === 0)
       throw failedPrecondition(`no record of a containerd can be read in ${places.metadata}`, {
@@ -93,7 +95,7 @@ export async function salvage(
           'look for a copy of the file; containerd makes a new one, and pulls images again, when it is moved away',
       });
     const guessed = await inTurns(guessedIn(merge, rebuilt), signal);
-    const written = await writeRecords(target, scan.pageSize, merge, rebuilt, disk, signal);
+    const written = await writeRecords(target, pages, merge, rebuilt, disk, signal);
     const notes = [...disk.notes];
     if (!written.hasVersion) notes.push(`the version of the schema is lost: ${GUESSED_VERSION} is assumed`);
     if (!isNamed)
@@ -113,12 +115,29 @@ export async function salvage(
       gaps: (first?.gaps ?? []).map(gapOf),
       guessed,
       leftOut: leftOutOf(merge),
-      unplaced,
+      unplaced: [...unplaced, ...namespacesOf(guesses)],
       notes,
     };
   } finally {
     await disk.content?.close();
   }
+}
+
+const NOTHING = { rebuilt: [], guesses: [] };
+
+/** Each guess once, with the namespaces that it is one for. */
+function namespacesOf(guesses: readonly Rebuilt[]): SalvageReport['unplaced'] {
+  const all = new Map<string, string[]>();
+  for (const { path, key } of guesses) {
+    const others = all.get(key) ?? [];
+    others.push(textFrom(path[1] ?? ''));
+    all.set(key, others);
+  }
+  return [...all].map(([key, namespaces]) => ({
+    kind: 'content',
+    key: textFrom(key),
+    namespaces: namespaces.sort(),
+  }));
 }
 
 interface Merged {
@@ -130,19 +149,33 @@ interface Merged {
   readonly unplaced: SalvageReport['unplaced'];
 }
 
-function* mergedIn(scan: PageScan, disk: Disk): Steps<Merged> {
-  const trees = yield* findTrees(scan);
+function* mergedIn(pages: Pages, disk: Disk): Steps<Merged> {
+  const trees = yield* findTrees(pages);
   const { first, older, isNamed } = trees;
-  const isWhole = isNamed && first?.gaps.length === 0;
-  // Nothing is asked of the rest of the file then.
-  const strays = isWhole ? [] : yield* readStrays(scan, yield* leavesIn(trees), disk.snapshotters);
-  const owners = isWhole ? new Owners() : yield* ownersIn(scan, trees, strays, disk);
-  const creations = isWhole ? new Creations() : yield* creationsIn(trees, strays);
-  const merge = new Merge(scan, disk, owners, creations);
+  if (isNamed && first?.gaps.length === 0 && !(yield* hasContradiction(first))) {
+    const merge = new Merge(disk, new Owners(), new Creations());
+    yield* merge.takeWhole(first);
+    return { first, isNamed, isWhole: true, merge, unplaced: [] };
+  }
+  yield* pages.findAll();
+  const strays = yield* readStrays(pages, yield* leavesIn(trees), disk.snapshotters);
+  const owners = yield* ownersIn(pages, trees, strays, disk);
+  const merge = new Merge(disk, owners, yield* creationsIn(trees, strays));
   yield* merge.begin(first, isNamed);
   for (const walked of older) yield* merge.addTree(walked);
   const rest = yield* addStrays(strays, merge, owners, disk);
-  return { first, isNamed, isWhole, merge, unplaced: yield* unplacedIn(merge, rest) };
+  return { first, isNamed, isWhole: false, merge, unplaced: yield* unplacedIn(merge, rest) };
+}
+
+/** Whether a record shows that it is not what it was: damage that the pages do not show. */
+function* hasContradiction({ records }: Walked): Steps<boolean> {
+  const taken = new Set<number>();
+  for (const record of records) {
+    yield;
+    if (isContradicted(record) || record.facts.pages.some((page) => taken.has(page))) return true;
+    for (const page of record.facts.pages) taken.add(page);
+  }
+  return false;
 }
 
 function* leavesIn({ first, older }: Trees): Steps<Set<number>> {
@@ -156,20 +189,19 @@ function* leavesIn({ first, older }: Trees): Steps<Set<number>> {
 }
 
 function* ownersIn(
-  scan: PageScan,
+  pages: Pages,
   { first, older, isNamed }: Trees,
   strays: readonly StrayLeaf[],
   disk: Disk,
 ): Steps<Owners> {
   const owners = new Owners();
   if (first !== undefined) yield* owners.prove(first);
-  for (const walked of older)
-    yield* owners.claim(walked, ({ isBucket, value }) => (isBucket ? readTree(scan, value) : undefined));
+  for (const walked of older) yield* owners.claim(walked);
   for (const { page, records } of strays) {
     owners.addStray(page, records);
     yield;
   }
-  yield* familiesIn(scan, (branch, children) => owners.addFamily(branch, children));
+  yield* familiesIn(pages, (branch, children) => owners.addFamily(branch, children));
   const isNewest = isNamed && first?.gaps.every(({ reason }) => reason !== 'other') === true;
   const elimination = first && (yield* Elimination.of(first, isNewest, disk));
   yield* owners.resolve(elimination);
@@ -180,7 +212,7 @@ function* creationsIn({ first, older, isNamed }: Trees, strays: readonly StrayLe
   const creations = new Creations();
   for (const walked of [first, ...older])
     for (const record of walked?.records ?? []) {
-      const kind = kindIn(record.path);
+      const { kind } = record;
       if (kind !== undefined) creations.add(kind, record, isNamed && walked === first);
       yield;
     }
@@ -256,11 +288,11 @@ function* unplacedIn(merge: Merge, strays: readonly Stray[]): Steps<SalvageRepor
   const seen = new Set<string>();
   const unplaced: SalvageReport['unplaced'] = [];
   const found = [...merge.unplaced, ...strays];
-  for (const { kind, key, changedAt } of found) {
+  for (const { kind = 'other', key, facts } of found) {
     yield;
     const at = `${kind}\0${key}`;
     if (seen.has(at)) continue;
-    const namespaces = merge.couldHave(all, kind, key, changedAt).map(textFrom);
+    const namespaces = merge.couldHave(all, kind, key, facts.changedAt).map(textFrom);
     if (namespaces.length === 0) continue;
     seen.add(at);
     unplaced.push({ kind, key: textFrom(key), namespaces });

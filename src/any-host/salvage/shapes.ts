@@ -2,7 +2,7 @@
  * What a record of containerd looks like, so that one is known without its place: which fields make its kind, which of them prove
  * its name, and when it was last changed. Called by the files of salvage/.
  */
-import type { PageScan } from '../../bolt/scan.js';
+import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { isDigest } from '../../model/digest.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { decodeTime, decodeVarint } from '../../model/wire.js';
@@ -83,41 +83,67 @@ const DEPTH_MAX = 8;
 /** Pages of a record: a lease of some hundred thousand resources. Others are not records. */
 const PAGES_MAX = 10_000;
 
+/** Where pages are read. */
+type Reader = Pick<PageScan, 'page' | 'bucket'>;
+
 /** Undefined when a page of it is not whole. `pages`: gets those that it is in. */
-export function readTree(scan: PageScan, value: Buffer, pages: number[] = [], depth = 0): Tree | undefined {
-  const bucket = scan.bucket(value);
+export function readTree(reader: Reader, value: Buffer, pages: number[] = [], depth = 0): Tree | undefined {
+  const bucket = reader.bucket(value);
   if (bucket === undefined || depth > DEPTH_MAX) return undefined;
-  const entries = new Map<string, Buffer | Tree>();
-  let isSplit = false;
-  const take = (found: NonNullable<typeof bucket.entries>): boolean => {
-    for (const { key, isBucket, value: inner } of found) {
-      const one = isBucket ? readTree(scan, inner, pages, depth + 1) : inner;
-      if (one === undefined) return false;
-      isSplit ||= isBucket && (scan.bucket(inner)?.page !== 0 || (one as Tree).isSplit);
-      entries.set(key, one);
-    }
-    return true;
-  };
-  if (bucket.page === 0) {
-    if (bucket.entries === undefined || !take(bucket.entries)) return undefined;
-    return { sequence: bucket.sequence, entries, isSplit };
-  }
+  const tree = new GrowingTree(bucket.sequence);
+  const read = (inner: Buffer): Tree | undefined => readTree(reader, inner, pages, depth + 1);
+  if (bucket.page === 0)
+    return bucket.entries !== undefined && tree.take(reader, bucket.entries, read) ? tree : undefined;
   const next = [bucket.page];
   const own = new Set<number>();
   for (let id = next.pop(); id !== undefined; id = next.pop()) {
-    const page = scan.page(id);
+    const page = reader.page(id);
     if (page === undefined || pages.length > PAGES_MAX || own.has(id)) return undefined;
     own.add(id);
     pages.push(id);
     if (page.kind === 'branch') next.push(...page.children.map((child) => child.page).reverse());
-    else if (!take(page.entries)) return undefined;
+    else if (!tree.take(reader, page.entries, read)) return undefined;
   }
-  return { sequence: bucket.sequence, entries, isSplit };
+  return tree;
+}
+
+/** A bucket that is all in one page; undefined when it is not. */
+export function treeInPage(reader: Reader, { entries }: LeafPage): Tree | undefined {
+  const tree = new GrowingTree(0);
+  const isAll = tree.take(reader, entries, (value) => {
+    const bucket = reader.bucket(value);
+    // No bucket in a value has buckets.
+    return bucket?.page === 0 && bucket.entries?.every(({ isBucket }) => !isBucket)
+      ? readTree(reader, value)
+      : undefined;
+  });
+  return isAll ? tree : undefined;
+}
+
+class GrowingTree implements Tree {
+  readonly sequence: number;
+  readonly entries = new Map<string, Buffer | Tree>();
+  isSplit = false;
+
+  constructor(sequence: number) {
+    this.sequence = sequence;
+  }
+
+  /** False when a bucket of them cannot be read. */
+  take(reader: Reader, found: readonly LeafEntry[], read: (value: Buffer) => Tree | undefined): boolean {
+    for (const { key, isBucket, value } of found) {
+      const one = isBucket ? read(value) : value;
+      if (one === undefined) return false;
+      this.isSplit ||= !Buffer.isBuffer(one) && (one.isSplit || reader.bucket(value)?.page !== 0);
+      this.entries.set(key, one);
+    }
+    return true;
+  }
 }
 
 /** Whether a page that can be read is in the place of a record's, and is not one. */
-export function isOther(scan: PageScan, value: Buffer): boolean {
-  const page = scan.page(scan.bucket(value)?.page ?? 0);
+export function isOther(reader: Reader, value: Buffer): boolean {
+  const page = reader.page(reader.bucket(value)?.page ?? 0);
   if (page?.kind !== 'leaf' || page.entries.length === 0) return false;
   return !page.entries.some(({ key, isBucket }) => !isBucket && (key === 'createdat' || key === 'ref'));
 }
@@ -176,20 +202,37 @@ const isSet = (one: Buffer | Tree | undefined): boolean =>
     [...one.entries.values()].every(Buffer.isBuffer) &&
     ['createdat', 'expireat'].every((name) => timeIn(one, name) === undefined));
 
-/** By the fields that only one kind has. */
-export function kindOf(key: string, tree: Tree): RecordKind | undefined {
+/**
+ * By the fields that only one kind has. `createdat` and `updatedat` are at both ends of a record: one without is what a page has of a longer one.
+ */
+export function kindOf(tree: Tree): RecordKind | undefined {
   if (!SETS.every((name) => isSet(tree.entries.get(name)))) return undefined;
   const has = (name: string): boolean => tree.entries.has(name);
   if (has('ref')) return has('createdat') ? undefined : 'ingest';
   if (timeIn(tree, 'createdat') === undefined) return undefined;
+  // Leases are never changed.
+  if (!has('updatedat')) return OWN_FIELDS.some(has) ? undefined : 'lease';
+  if (timeIn(tree, 'updatedat') === undefined) return undefined;
   if (has('target'))
     return isDigest(textOf(treeIn(tree, 'target')?.entries.get('digest')) ?? '') ? 'image' : undefined;
-  if (has('size')) return isDigest(key) && sizeIn(tree) !== undefined ? 'content' : undefined;
+  if (has('size')) return sizeIn(tree) === undefined ? undefined : 'content';
   if (has('name')) return 'snapshot';
   if (has('snapshotKey') || has('image')) return 'container';
-  if (has('sandboxer') || has('runtime') || has('spec')) return 'sandbox';
-  return has('updatedat') ? undefined : 'lease';
+  return has('sandboxer') || has('runtime') || has('spec') ? 'sandbox' : undefined;
 }
+
+/** Those that no lease has. */
+const OWN_FIELDS: readonly string[] = [
+  'target',
+  'size',
+  'name',
+  'parent',
+  'snapshotKey',
+  'image',
+  'sandboxer',
+  'runtime',
+  'spec',
+];
 
 /** Of records, in all versions of containerd. */
 const FIELDS: ReadonlySet<string> = new Set([

@@ -2,30 +2,17 @@
  * Leaves of records that no tree leads to. Such a leaf has the names of its records, but not that of its namespace: snapshots and
  * ingests have that in theirs, of others owners.ts knows it. What nothing places is left out. Called by salvage.ts.
  */
-import type { LeafPage, PageScan } from '../../bolt/scan.js';
+import type { LeafPage } from '../../bolt/scan.js';
 import type { Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
+import { kindFor } from './facts.js';
 import type { Merge } from './merge.js';
 import { namesItself, type Owners } from './owners.js';
-import {
-  backendNameOf,
-  CONTENT_PARTS,
-  changedAt,
-  createdAt,
-  isOther,
-  kindOf,
-  NAMESPACE_PARTS,
-  type Path,
-  type RecordKind,
-  readTree,
-  type Tree,
-} from './shapes.js';
+import type { Pages } from './pages.js';
+import { isOther, kindIn, type Path, type RecordKind } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
-export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & {
-  readonly kind: RecordKind;
-  readonly tree: Tree;
-};
+export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful' | 'kind'> & { readonly kind: RecordKind };
 
 export interface StrayLeaf {
   readonly page: number;
@@ -36,42 +23,35 @@ export interface StrayLeaf {
 
 /** `known`: leaves whose records are known. `snapshotters`: names of buckets, which are not records. */
 export function* readStrays(
-  scan: PageScan,
+  pages: Pages,
   known: ReadonlySet<number>,
   snapshotters: ReadonlySet<string>,
 ): Steps<StrayLeaf[]> {
   const leaves: StrayLeaf[] = [];
-  for (const id of scan.ids) {
+  for (const id of pages.leaves) {
     yield;
-    const page = known.has(id) ? undefined : scan.page(id);
-    const hasRecords =
-      page?.kind === 'leaf' &&
-      page.entries.every(({ key, isBucket }) => isBucket && !PARTS.includes(key) && !snapshotters.has(key));
-    const leaf = hasRecords ? yield* readLeaf(scan, page) : undefined;
-    if (leaf !== undefined && leaf.records.length > 0) leaves.push(leaf);
+    const page = known.has(id) ? undefined : pages.page(id);
+    if (page?.kind !== 'leaf' || page.entries.some(({ key }) => snapshotters.has(key))) continue;
+    const leaf = yield* readLeaf(pages, page);
+    if (leaf.records.length > 0) leaves.push(leaf);
   }
   return leaves;
 }
 
-/** What has everything below it. */
-const PARTS: readonly string[] = ['v1', ...NAMESPACE_PARTS, ...CONTENT_PARTS];
-
-function* readLeaf(scan: PageScan, { id, entries }: LeafPage): Steps<StrayLeaf> {
+function* readLeaf(pages: Pages, { id, entries }: LeafPage): Steps<StrayLeaf> {
   const records: Stray[] = [];
   let isDoubtful = false;
   for (const { key, value } of entries) {
     yield;
-    const pages: number[] = [];
-    const tree = readTree(scan, value, pages);
-    if (tree === undefined) {
-      isDoubtful ||= isOther(scan, value);
+    const facts = pages.facts(value);
+    if (facts === undefined) {
+      isDoubtful ||= isOther(pages, value);
       continue;
     }
-    const kind = kindOf(key, tree);
-    isDoubtful ||= kind === undefined;
-    const times = { createdAt: createdAt(tree), changedAt: changedAt(tree) };
+    const kind = kindFor(key, facts);
+    isDoubtful ||= kind === undefined || kind !== (records[0]?.kind ?? kind);
     if (kind !== undefined)
-      records.push({ key, value, leaf: id, pages, isBucket: true, ...times, kind, tree });
+      records.push({ key, kind, value: Buffer.from(value), leaf: id, isBucket: true, facts });
   }
   return { page: id, records, isDoubtful };
 }
@@ -87,20 +67,19 @@ export function* addStrays(
   for (const { page, records, isDoubtful } of leaves) {
     // It leads to pages of other records as well: it was replaced by another leaf.
     const isOld =
-      isDoubtful || records.some(({ key, pages }) => pages.some((one) => merge.isTaken(one, key)));
+      isDoubtful || records.some(({ key, facts }) => facts.pages.some((one) => merge.isTaken(one, key)));
     for (const stray of records) {
       yield;
-      const { kind, tree, ...record } = stray;
-      const path = namesItself(kind) ? pathIn(kind, tree, disk) : owners.ownerOf(page);
+      const path = namesItself(stray.kind) ? pathIn(stray, disk) : owners.ownerOf(page);
       if (path === undefined) unplaced.push(stray);
-      else merge.addStray({ ...record, path, isDoubtful: isOld });
+      // Its entry is older than its page.
+      else if (kindIn(path) === stray.kind) merge.addStray({ ...stray, path, isDoubtful: isOld });
     }
   }
   return unplaced;
 }
 
-function pathIn(kind: RecordKind, tree: Tree, { snapshots }: Disk): Path | undefined {
-  const name = backendNameOf(tree);
+function pathIn({ kind, facts: { name } }: Stray, { snapshots }: Disk): Path | undefined {
   if (name === undefined) return undefined;
   if (kind === 'ingest') return ['v1', name.namespace, 'content', 'ingests'];
   const stored = Buffer.from(`${name.namespace}/${name.number}/${name.key}`, 'latin1').toString();

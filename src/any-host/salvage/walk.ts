@@ -1,33 +1,31 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
-import type { BranchPage, LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
+import type { BranchPage, LeafEntry, LeafPage } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
+import { type Facts, kindFor, NO_FACTS } from './facts.js';
+import type { Pages } from './pages.js';
 import {
   CONTENT_PARTS,
-  changedAt,
-  createdAt,
   isOther,
   isStructure,
   kindIn,
-  kindOf,
   NAMESPACE_PARTS,
   type Path,
-  readTree,
+  type RecordKind,
 } from './shapes.js';
 
 /** A record as the file has it. */
 export interface FoundRecord {
   readonly path: Path;
+  /** Undefined for an entry of a bucket that is not one of records. */
+  readonly kind: RecordKind | undefined;
   readonly key: string;
   readonly isBucket: boolean;
   /** The page that its entry is in. */
   readonly leaf: number;
   /** As its entry has it. */
   readonly value: Buffer;
-  /** What its fields are in, beside the leaf of its entry. */
-  readonly pages: readonly number[];
-  readonly createdAt: Instant;
-  readonly changedAt: Instant;
+  readonly facts: Facts;
   /** Its leaf leads to what is not of its kind: it is old, or damaged. */
   readonly isDoubtful: boolean;
 }
@@ -88,7 +86,7 @@ export type KnownLeaves = Map<string, Found>;
 
 /** Everything below a page that is the root of the bucket `path`, but for namespaces that are left out: those are gaps. */
 export function* walkTree(
-  scan: PageScan,
+  pages: Pages,
   root: number,
   path: Path,
   known: KnownLeaves = new Map(),
@@ -105,7 +103,7 @@ export function* walkTree(
     shared: [],
     newest: zeroTime,
   };
-  yield* new Walk(scan, walked, known, leftOut).pages(path, root);
+  yield* new Walk(pages, walked, known, leftOut).pages(path, root);
   return walked;
 }
 
@@ -120,15 +118,15 @@ interface Range {
 const isPart = (name: string): boolean => NAMESPACE_PARTS.includes(name) || CONTENT_PARTS.includes(name);
 
 class Walk {
-  readonly #scan: PageScan;
+  readonly #pages: Pages;
   readonly #walked: Walked;
   readonly #known: KnownLeaves;
   readonly #leftOut: ReadonlySet<string>;
   /** The bucket of each page. */
   readonly #bucketOf = new Map<number, Path>();
 
-  constructor(scan: PageScan, walked: Walked, known: KnownLeaves, leftOut: ReadonlySet<string>) {
-    this.#scan = scan;
+  constructor(pages: Pages, walked: Walked, known: KnownLeaves, leftOut: ReadonlySet<string>) {
+    this.#pages = pages;
     this.#walked = walked;
     this.#known = known;
     this.#leftOut = leftOut;
@@ -140,7 +138,7 @@ class Walk {
       yield;
       const { first, ...where } = range;
       const { from, to } = where;
-      const page = this.#scan.page(range.page);
+      const page = this.#pages.page(range.page);
       if (page === undefined) {
         this.#walked.gaps.push({ path, ...where, reason: 'not readable' });
         continue;
@@ -212,7 +210,7 @@ class Walk {
     for (const gap of gaps) walked.gaps.push(gap);
     for (const record of records) {
       walked.records.push(record);
-      if (record.changedAt > walked.newest) walked.newest = record.changedAt;
+      if (record.facts.changedAt > walked.newest) walked.newest = record.facts.changedAt;
     }
   }
 
@@ -235,7 +233,7 @@ class Walk {
       this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'other' });
       return;
     }
-    const bucket = this.#scan.bucket(value);
+    const bucket = this.#pages.bucket(value);
     if (bucket !== undefined) this.#walked.sequences.set(pathKey(inner), bucket.sequence);
     if (bucket?.page !== 0 && bucket !== undefined) yield* this.pages(inner, bucket.page);
     else if (bucket?.entries !== undefined) yield* this.#entries(inner, bucket.entries, leaf);
@@ -248,30 +246,16 @@ class Walk {
     leaf: number,
     gaps: Gap[],
   ): FoundRecord | 'other' | undefined {
-    const pages: number[] = [];
-    let [created, time] = [zeroTime, zeroTime];
-    if (isBucket) {
-      const tree = readTree(this.#scan, value, pages);
-      const kind = kindIn(path);
-      if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
-        const reason = tree === undefined ? 'not readable' : 'other';
-        gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
-        const isAnothers = kind !== undefined && isOther(this.#scan, value);
-        return reason === 'other' || isAnothers ? 'other' : undefined;
-      }
-      [created, time] = [createdAt(tree), changedAt(tree)];
+    const kind = kindIn(path);
+    const facts = isBucket ? this.#pages.facts(value) : NO_FACTS;
+    if (facts === undefined || (isBucket && kind !== undefined && kindFor(key, facts) !== kind)) {
+      const reason = facts === undefined ? 'not readable' : 'other';
+      gaps.push({ path, ...only(key), page: this.#pages.bucket(value)?.page, reason });
+      const isAnothers = kind !== undefined && isOther(this.#pages, value);
+      return reason === 'other' || isAnothers ? 'other' : undefined;
     }
-    return {
-      path,
-      key,
-      isBucket,
-      leaf,
-      value,
-      pages,
-      createdAt: created,
-      changedAt: time,
-      isDoubtful: false,
-    };
+    // A copy: the bytes of a page are kept by nothing else.
+    return { path, kind, key, isBucket, leaf, value: Buffer.from(value), facts, isDoubtful: false };
   }
 }
 
@@ -292,6 +276,13 @@ export class Gaps {
       else others.push(gap);
     }
     for (const all of this.#byPath.values()) all.sort((a, b) => (a.from < b.from ? -1 : 1));
+  }
+
+  /** Whether there may be namespaces of which not even the name is known. */
+  get mayMissNamespaces(): boolean {
+    const ofRoot = this.#byPath.get(pathKey([])) ?? [];
+    const ofSchema = this.#byPath.get(pathKey(['v1'])) ?? [];
+    return ofRoot.length > 0 || ofSchema.some(({ from, to }) => to !== `${from}\0`);
   }
 
   /** Of a record, or of a bucket that it would be in. */

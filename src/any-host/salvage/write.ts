@@ -4,8 +4,18 @@ import { encodeVarint } from '../../model/wire.js';
 import { inTurns, type Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import type { Kept, Merge } from './merge.js';
+import type { Pages } from './pages.js';
 import type { Rebuilt } from './rebuild.js';
-import { backendName, backendNameOf, kindIn, type Path, type Tree, textOf, treeIn } from './shapes.js';
+import {
+  backendName,
+  backendNameOf,
+  kindIn,
+  type Path,
+  readTree,
+  type Tree,
+  textOf,
+  treeIn,
+} from './shapes.js';
 import { pathKey } from './walk.js';
 
 /** Where the file says none: containerd 2 brings it up to date, and a 1.x takes it as it is. */
@@ -27,7 +37,7 @@ export interface Written {
 
 export async function writeRecords(
   path: string,
-  pageSize: number,
+  pages: Pages,
   merge: Merge,
   rebuilt: readonly Rebuilt[],
   disk: Disk,
@@ -42,8 +52,8 @@ export async function writeRecords(
   for (const one of rebuilt) nodeAt(root, one.path).records.set(one.key, one);
   const schema = nodeAt(root, ['v1']);
   const hasVersion = schema.records.has('version');
-  await using writer = await BoltWriter.create(path, { pageSize });
-  const out = new TreeWriter(writer, merge, disk, hasVersion);
+  await using writer = await BoltWriter.create(path, { pageSize: pages.scan.pageSize });
+  const out = new TreeWriter(writer, pages, merge, disk, hasVersion);
   await inTurns(out.node(root), signal);
   return { size: await writer.finish(), hasVersion, withoutParent: out.withoutParent };
 }
@@ -66,12 +76,14 @@ const keyBytes = (key: string): Buffer => Buffer.from(key, 'latin1');
 class TreeWriter {
   readonly withoutParent: string[] = [];
   readonly #writer: BoltWriter;
+  readonly #pages: Pages;
   readonly #merge: Merge;
   readonly #disk: Disk;
   readonly #hasVersion: boolean;
 
-  constructor(writer: BoltWriter, merge: Merge, disk: Disk, hasVersion: boolean) {
+  constructor(writer: BoltWriter, pages: Pages, merge: Merge, disk: Disk, hasVersion: boolean) {
     this.#writer = writer;
+    this.#pages = pages;
     this.#merge = merge;
     this.#disk = disk;
     this.#hasVersion = hasVersion;
@@ -102,13 +114,9 @@ class TreeWriter {
       this.#writer.put(keyBytes(key), record.value);
       return;
     }
-    const tree = this.#treeOf(record);
+    const tree = 'tree' in record ? record.tree : readTree(this.#pages, record.value);
     if (tree === undefined) return;
     this.#tree(key, children === undefined ? tree : withChildren(tree, children.get(key) ?? []));
-  }
-
-  #treeOf(record: Kept | Rebuilt): Tree | undefined {
-    return 'tree' in record ? record.tree : this.#merge.treeOf(record);
   }
 
   #tree(key: string, { sequence, entries }: Tree): void {
@@ -125,7 +133,7 @@ class TreeWriter {
     const children = new Map<string, string[]>();
     for (const [key, record] of records) {
       yield;
-      const parent = textOf(this.#treeOf(record)?.entries.get('parent'));
+      const parent = 'tree' in record ? textOf(record.tree.entries.get('parent')) : record.facts.parent;
       if (parent === undefined || parent === '') continue;
       if (!records.has(parent)) this.withoutParent.push(key);
       const others = children.get(parent);
@@ -141,8 +149,8 @@ class TreeWriter {
     if (kindIn(path) !== 'snapshot') return last;
     for (const record of records.values()) {
       yield;
-      const tree = this.#treeOf(record);
-      last = Math.max(last, (tree && backendNameOf(tree)?.number) ?? 0);
+      const name = 'tree' in record ? backendNameOf(record.tree) : record.facts.name;
+      last = Math.max(last, name?.number ?? 0);
     }
     const [, namespace, , snapshotter = ''] = path;
     const stored = this.#disk.snapshots.get(Buffer.from(snapshotter, 'latin1').toString());

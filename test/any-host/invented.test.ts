@@ -1,0 +1,435 @@
+/**
+ * Damages after which a namespace could get a record that it never had. Files are made with ebbtide's own writer, and then changed as the damage would.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
+import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import { encodeMeta, META_BYTES, type Meta, PAGE_HEADER_BYTES } from '../../src/bolt/format.js';
+import { PageScan } from '../../src/bolt/scan.js';
+import { type BoltSnapshot, readBolt } from '../../src/bolt/snapshot.js';
+import { MediaType } from '../../src/images/media-types.js';
+import { digestOf } from '../../src/model/digest.js';
+import { encodeTime, encodeVarint } from '../../src/model/wire.js';
+import { tempDir } from '../support/temp.js';
+import { type Fields, writeFields } from './root.js';
+
+const PAGE_BYTES = 4096;
+const version = encodeVarint(3);
+
+/** Times of creation, each another one. */
+let clock = 1_700_000_000_000_000_000n;
+function times(): Fields {
+  const at = encodeTime(clock++);
+  return { createdat: at, updatedat: at };
+}
+
+interface Child {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
+}
+
+interface Image {
+  readonly target: Child;
+  readonly blobs: readonly Child[];
+  readonly chain: string;
+}
+
+/** A root of containerd, with the files that its metadata is to lead to. */
+class Host {
+  readonly root: string;
+  readonly metadata: string;
+  readonly #blobs: string;
+
+  constructor(root: string) {
+    this.root = root;
+    this.#blobs = join(root, 'io.containerd.content.v1.content', 'blobs', 'sha256');
+    this.metadata = join(root, 'io.containerd.metadata.v1.bolt', 'meta.db');
+    mkdirSync(this.#blobs, { recursive: true });
+    mkdirSync(join(this.metadata, '..'));
+  }
+
+  file(mediaType: string, content: string | object): Child {
+    const bytes = Buffer.from(typeof content === 'string' ? content : JSON.stringify(content));
+    const digest = digestOf(bytes);
+    writeFileSync(join(this.#blobs, digest.slice(7)), bytes);
+    return { mediaType, digest, size: bytes.length };
+  }
+
+  /** Of one layer. */
+  image(name: string): Image {
+    const layer = this.file('application/vnd.oci.image.layer.v1.tar', `layer of ${name}`);
+    const chain = digestOf(Buffer.from(`what is in the layer of ${name}`));
+    const config = this.file(MediaType.ociConfig, { rootfs: { type: 'layers', diff_ids: [chain] } });
+    const target = this.file(MediaType.ociManifest, { schemaVersion: 2, config, layers: [layer] });
+    return { target, blobs: [target, config, layer], chain };
+  }
+
+  index(manifests: readonly Child[]): Child {
+    return this.file(MediaType.ociIndex, { schemaVersion: 2, manifests });
+  }
+
+  /** Of the snapshots `<namespace>/<number>/<key>`. */
+  async snapshotter(names: readonly string[], snapshotter = 'overlayfs'): Promise<void> {
+    const directory = join(this.root, `io.containerd.snapshotter.v1.${snapshotter}`);
+    mkdirSync(join(directory, 'snapshots'), { recursive: true });
+    const snapshots: Fields = {};
+    for (const [n, name] of names.entries())
+      snapshots[name] = { ...times(), id: encodeVarint(n + 1), kind: Uint8Array.of(3) };
+    await writeFields(join(directory, 'metadata.db'), { v1: { snapshots } });
+  }
+
+  /** @param trees the newest one, and older ones */
+  async write(newest: Fields, ...older: Fields[]): Promise<Damaged> {
+    const trees = [newest, ...older].map((namespaces, n) => [
+      `tree ${n}`,
+      { v1: { version, ...namespaces } },
+    ]);
+    await writeFields(this.metadata, Object.fromEntries(trees) as Fields);
+    return new Damaged(this.metadata);
+  }
+}
+
+const blob = ({ size }: Child): Fields => ({
+  ...times(),
+  size: encodeVarint(size),
+  labels: { pulled: 'here' },
+});
+const blobs = (all: readonly Child[]): Fields => ({
+  blob: Object.fromEntries(all.map((one) => [one.digest, blob(one)])),
+});
+const image = ({ digest, mediaType, size }: Child): Fields => ({
+  ...times(),
+  target: { digest, mediatype: mediaType, size: encodeVarint(size) },
+});
+
+/** The file as it is on disk, to be changed. The bucket that each tree is in leads to the pages of the others. */
+class Damaged {
+  readonly bytes: Buffer;
+  readonly #path: string;
+  readonly #scan: PageScan;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.bytes = readFileSync(path);
+    this.#scan = new PageScan(path);
+  }
+
+  /** The page of a bucket, and where the number of that page stands. */
+  find(path: readonly string[], tree = 0): { page: number; at: number } {
+    let page = this.#scan.metas[0]?.root ?? 0;
+    let at = 0;
+    for (const name of [`tree ${tree}`, ...path]) {
+      const found = this.#scan.page(page);
+      assert.ok(found?.kind === 'leaf');
+      const entry = found.entries.find(({ key }) => key === name);
+      assert.ok(entry?.isBucket, path.join('/'));
+      at =
+        this.bytes.indexOf(Buffer.concat([Buffer.from(name), entry.value]), page * PAGE_BYTES) + name.length;
+      page = Number(entry.value.readBigUInt64LE());
+      assert.ok(page !== 0, `${path.join('/')} has no page of its own`);
+    }
+    return { page, at };
+  }
+
+  lose(path: readonly string[], tree = 0): void {
+    const { page } = this.find(path, tree);
+    this.bytes.fill(0, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+  }
+
+  /** A bucket leads to what is another's page. */
+  alias(path: readonly string[], tree: number, to: number): void {
+    this.bytes.writeBigUInt64LE(BigInt(to), this.find(path, tree).at);
+  }
+
+  /** The text of a record, or of a bucket's entries, is another one of the same length. */
+  flip(path: readonly string[], from: string, to: string): void {
+    const { page } = this.find(path);
+    const at = this.bytes.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES).indexOf(from);
+    assert.ok(at >= 0 && from.length === to.length);
+    this.bytes.write(to, page * PAGE_BYTES + at);
+  }
+
+  async salvage(t: TestContext): Promise<{ report: SalvageReport; records: string[] }> {
+    const [meta] = this.#scan.metas;
+    assert.ok(meta);
+    const { page } = this.find([]);
+    for (const n of [0, 1]) {
+      const transaction = meta.transaction + BigInt(n);
+      const next: Meta = { ...meta, root: page, transaction };
+      encodeMeta(next, 2).copy(this.bytes, n * PAGE_BYTES + PAGE_HEADER_BYTES, 0, META_BYTES);
+    }
+    this.#scan[Symbol.dispose]();
+    writeFileSync(this.#path, this.bytes);
+    const output = join(await tempDir(t), 'meta.db');
+    const report = await salvage(join(this.#path, '..', '..'), output);
+    return { report, records: await recordsIn(output) };
+  }
+}
+
+const COLLECTIONS = ['images', 'containers', 'leases', 'content/blob', 'snapshots/overlayfs'];
+
+/** `namespace/kind key` of all. */
+async function recordsIn(path: string): Promise<string[]> {
+  const records: string[] = [];
+  const visit = (bucket: Bucket, at: string): void =>
+    bucket.each(({ key, bucket: inner }) => {
+      if (COLLECTIONS.includes(at.split('/').slice(1).join('/'))) records.push(`${at} ${key}`);
+      else if (inner !== undefined) visit(inner, at === '' ? key : `${at}/${key}`);
+    });
+  rootBucket(await readBolt(path)).find('v1', ({ bucket }) => bucket && visit(bucket, ''));
+  return records;
+}
+
+/** What the snapshots of a namespace are called in their backend. */
+function namesIn(file: BoltSnapshot): string[] {
+  const names: string[] = [];
+  const visit = (bucket: Bucket): void =>
+    bucket.each(({ key, value, bucket: inner }) => {
+      if (inner !== undefined) visit(inner);
+      else if (key === 'name') names.push(value.toString());
+    });
+  visit(rootBucket(file));
+  return names;
+}
+
+const inContent = (records: readonly string[], namespace: string): string[] =>
+  records.flatMap((record) => record.split(`${namespace}/content/blob `)[1] ?? []).sort();
+const digests = (all: readonly Child[]): string[] => all.map(({ digest }) => digest).sort();
+
+test('given an image with the target of another namespace, when the blobs of its own are lost, then it gets none of the other', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const file = await host.write({
+    a: { images: { 'one:1': image(ours.target) }, content: blobs(ours.blobs) },
+    b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) },
+  });
+  file.flip(['v1', 'a', 'images', 'one:1'], ours.target.digest, theirs.target.digest);
+  file.lose(['v1', 'a', 'content', 'blob']);
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(inContent(records, 'a'), []);
+  assert.deepEqual(inContent(records, 'b'), digests(theirs.blobs));
+  assert.deepEqual(
+    report.unplaced.map(({ key, namespaces }) => [key, namespaces]).sort(),
+    digests(theirs.blobs).map((key) => [key, ['a']]),
+  );
+});
+
+test('given the same, when not even the names of all namespaces are known, then it gets none', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const file = await host.write(
+    { b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) } },
+    { a: { images: { 'one:1': image(theirs.target) }, content: blobs(ours.blobs) } },
+  );
+  file.lose(['v1']);
+  file.lose(['v1', 'a', 'content', 'blob'], 1);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(records, ['a/images one:1']);
+});
+
+test('given an index of which namespaces have one platform, when their blobs are lost, then they get none of what only another has', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [amd, arm] = [host.image('amd64'), host.image('arm64')];
+  const index = host.index([amd.target, arm.target]);
+  await host.snapshotter([`a/1/${amd.chain}`]);
+  await host.snapshotter([`c/1/${amd.chain}`], 'stargz');
+  const images = (): Fields => ({ 'one:1': image(index) });
+  const unpacked = (namespace: string): Fields => ({
+    [amd.chain]: { ...times(), name: `${namespace}/1/${amd.chain}` },
+  });
+  const [target, config] = amd.blobs;
+  assert.ok(target && config);
+  const file = await host.write({
+    a: {
+      images: images(),
+      content: blobs([index, ...amd.blobs]),
+      snapshots: { overlayfs: unpacked('a') },
+    },
+    b: { images: images(), content: blobs([index, ...amd.blobs, ...arm.blobs]) },
+    // What is in its layers comes from the registry, piece by piece.
+    c: {
+      images: images(),
+      content: blobs([index, target, config]),
+      snapshots: { stargz: unpacked('c') },
+    },
+  });
+  for (const namespace of ['a', 'c']) file.lose(['v1', namespace, 'content', 'blob']);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(inContent(records, 'a'), digests([index, ...amd.blobs]));
+  assert.deepEqual(inContent(records, 'c'), digests([index, target, config]));
+});
+
+test('given blobs that no other namespace can have, when they are lost, then all are back', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const index = host.index([ours.target]);
+  const file = await host.write({
+    a: { images: { 'one:1': image(index) }, content: blobs([index, ...ours.blobs]) },
+    b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) },
+  });
+  file.lose(['v1', 'a', 'content', 'blob']);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(inContent(records, 'a'), digests([index, ...ours.blobs]));
+});
+
+test('given blobs of two namespaces, when both have lost them, then each gets what two of its records say', async (t) => {
+  const host = new Host(await tempDir(t));
+  const both = host.image('both');
+  const named = `one@${both.target.digest}`;
+  const config = both.blobs[1]?.digest ?? '';
+  const file = await host.write({
+    a: { images: { [named]: image(both.target) }, content: blobs(both.blobs) },
+    b: { images: { 'one:1': image(both.target) }, content: blobs(both.blobs) },
+    c: { images: { 'one:1': image(both.target), 'one:2': image(both.target) }, content: blobs(both.blobs) },
+    d: {
+      images: { 'one:1': image(both.target) },
+      leases: { pull: { createdat: encodeTime(clock++), content: { [both.target.digest]: '' } } },
+      content: blobs(both.blobs),
+    },
+    // As Kubernetes names it.
+    e: { images: { [config]: image(both.target) }, content: blobs(both.blobs) },
+  });
+  for (const namespace of ['a', 'b', 'c', 'd', 'e']) file.lose(['v1', namespace, 'content', 'blob']);
+  const { records, report } = await file.salvage(t);
+  for (const namespace of ['a', 'c', 'd'])
+    assert.deepEqual(inContent(records, namespace), [both.target.digest], namespace);
+  assert.deepEqual(inContent(records, 'e'), digests(both.blobs.slice(0, 2)));
+  assert.deepEqual(inContent(records, 'b'), []);
+  const unplaced = new Map(report.unplaced.map(({ key, namespaces }) => [key, namespaces]));
+  assert.deepEqual(unplaced.get(both.target.digest), ['b']);
+  assert.deepEqual(unplaced.get(config), ['a', 'b', 'c', 'd']);
+});
+
+test('given a leaf of blobs with an entry of another namespace in it, when another page is lost, then the blob is in neither, and the report says so', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const [mine, other] = [ours.blobs[0]!, theirs.blobs[0]!];
+  const file = await host.write({
+    a: { images: { 'one:1': image(ours.target) }, content: blobs([mine]) },
+    b: { images: { 'two:1': image(theirs.target) }, content: blobs([other]) },
+  });
+  const { page } = file.find(['v1', 'b', 'content', 'blob', other.digest]);
+  file.alias(['v1', 'a', 'content', 'blob', mine.digest], 0, page);
+  file.flip(['v1', 'a', 'content', 'blob'], mine.digest, other.digest);
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(inContent(records, 'a'), []);
+  assert.deepEqual(inContent(records, 'b'), []);
+  assert.deepEqual(
+    report.leftOut.map(({ key, namespace }) => `${namespace} ${key}`).sort(),
+    ['a', 'b'].map((namespace) => `${namespace} ${other.digest}`),
+  );
+});
+
+test('given an older tree that leads to a page which another namespace has by now, when both have lost their own, then none gets its records', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const tree = (): Fields => ({
+    a: { images: { 'one:1': image(ours.target) }, content: blobs(ours.blobs) },
+    b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) },
+  });
+  const file = await host.write(tree(), tree());
+  const { page } = file.find(['v1', 'b', 'images'], 1);
+  file.lose(['v1', 'a', 'images']);
+  file.lose(['v1', 'b', 'images']);
+  file.lose(['v1', 'a', 'images'], 1);
+  file.alias(['v1', 'a', 'images'], 1, page);
+  file.alias(['v1', 'b', 'images'], 1, 1);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(
+    records.filter((record) => record === 'a/images two:1'),
+    [],
+  );
+});
+
+test('given two snapshots of one name in a snapshotter, when their records are lost, then the newer one is back', async (t) => {
+  const host = new Host(await tempDir(t));
+  await host.snapshotter(['a/10/key', 'a/9/key']);
+  const lost = { overlayfs: { key: { ...times(), name: 'a/10/key', labels: { x: 'y' } } } };
+  const file = await host.write({ a: { snapshots: lost, images: { x: image(host.image('x').target) } } });
+  file.lose(['v1', 'a', 'snapshots', 'overlayfs', 'key']);
+  const { records, report } = await file.salvage(t);
+  assert.ok(records.includes('a/snapshots/overlayfs key'));
+  assert.equal(report.records.find(({ kind }) => kind === 'snapshot')?.rebuilt, 1);
+  assert.deepEqual(namesIn(await readBolt(report.output)), ['a/10/key']);
+});
+
+test('given an old leaf of images with an entry that leads to what is now a part of a container, when the new one is lost, then that is no image', async (t) => {
+  const host = new Host(await tempDir(t));
+  const ours = host.image('ours');
+  const images = (): Fields => ({ 'one:1': image(ours.target), 'two:1': image(ours.target) });
+  const container: Fields = {
+    ...times(),
+    image: 'one:1',
+    snapshotKey: 'x',
+    runtime: { name: 'io.containerd.runc.v2' },
+  };
+  const part = Object.fromEntries(
+    Object.entries(container).filter(([name]) => name !== 'updatedat'),
+  ) as Fields;
+  for (const what of [container, part]) {
+    const file = await host.write(
+      { a: { images: images(), content: blobs(ours.blobs) } },
+      { a: { images: images(), containers: { c: { ...what, labels: { x: 'y' } } } } },
+    );
+    file.alias(['v1', 'a', 'images', 'two:1'], 1, file.find(['v1', 'a', 'containers', 'c'], 1).page);
+    file.lose(['v1', 'a', 'images']);
+    file.lose(['v1', 'a'], 1);
+    const { records } = await file.salvage(t);
+    assert.deepEqual(
+      records.filter((record) => record.includes(':1')),
+      [],
+    );
+    rmSync(host.metadata);
+  }
+});
+
+test('given a whole tree with a spec that is damaged, then it is not taken for whole', async (t) => {
+  const host = new Host(await tempDir(t));
+  const spec = Buffer.concat([Uint8Array.of(0x0a, 1, 0x78, 0x12, 9), Buffer.from('{"a":"b"}')]);
+  const container: Fields = { ...times(), image: 'one:1', snapshotKey: 'x', spec, labels: { x: 'y' } };
+  const file = await host.write({ a: { containers: { c: container, d: { ...container, ...times() } } } });
+  file.flip(['v1', 'a', 'containers', 'c'], '{"a":"b"}', '{"a"\0\0\0\0}');
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(records, ['a/containers d']);
+  assert.deepEqual(
+    report.leftOut.map(({ key, reason }) => [key, reason]),
+    [['c', 'its spec is damaged']],
+  );
+});
+
+test('given an image whose page is an older one of another namespace by now, when its leaf is lost, then it does not get the fields of that one', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const one = (mine: Image, others: Image): Fields => ({
+    a: { images: { 'one:1': image(mine.target), 'two:1': image(ours.target) } },
+    b: { images: { 'one:1': image(others.target), 'two:1': image(theirs.target) } },
+  });
+  const newest = one(ours, theirs);
+  const file = await host.write(newest, newest, one(ours, ours));
+  // The older tree of the same records leads to a page of the oldest one.
+  file.alias(['v1', 'a', 'images', 'one:1'], 1, file.find(['v1', 'b', 'images', 'one:1'], 2).page);
+  file.lose(['v1', 'b', 'images'], 2);
+  file.lose(['v1', 'a', 'images']);
+  const { records, report } = await file.salvage(t);
+  assert.ok(!records.includes('a/images one:1'), JSON.stringify(report.guessed));
+});
+
+test('given a whole file, when the bytes beside it are gone, then all records are back', async (t) => {
+  const host = new Host(await tempDir(t));
+  await host.snapshotter([]);
+  const { target, blobs: all } = host.image('one');
+  const file = await host.write({
+    a: {
+      images: { 'one:1': image(target) },
+      content: blobs([...all, { ...target, digest: digestOf(Buffer.from('gone')) }]),
+      snapshots: { overlayfs: { key: { ...times(), name: 'a/1/key' } } },
+    },
+  });
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(records, await recordsIn(host.metadata));
+  assert.deepEqual([records.length, report.gaps, report.leftOut, report.guessed], [6, [], [], []]);
+});
