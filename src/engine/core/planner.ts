@@ -139,7 +139,8 @@ export class Planner {
   #draft(key: Key): Draft {
     let draft = this.#drafts.get(key);
     if (draft === undefined) {
-      const entry = this.#known.has(key) ? this.#known.get(key) : this.#storage.entry(key);
+      const known = this.#known.get(key);
+      const entry = known !== undefined || this.#known.has(key) ? known : this.#storage.entry(key);
       draft = { before: entry, id: entry?.id ?? NO_ID, adjacency: entry?.adjacency, bytes: entry?.bytes };
       this.#drafts.set(key, draft);
     }

@@ -22,6 +22,7 @@ import type { Memtables } from './memtables.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
 import { find } from './tree/key-index.js';
+import type { RecentKeys } from './tree/recent-keys.js';
 import { lastSizeOf } from './tree/table.js';
 
 const NO_CHILDREN: readonly ChildLink[] = [];
@@ -31,6 +32,7 @@ const CHUNK_ROWS = 512;
 export class Links {
   readonly #dbs: Databases;
   readonly #tables: Memtables;
+  readonly #recentKeys: RecentKeys;
   /** Collections known to own no links, or known to. */
   readonly #linkless = new Map<string, boolean>();
   /** Collections for which the tree has no links but those of children by ids; good until it changes. */
@@ -42,9 +44,10 @@ export class Links {
 
   readonly #first = new FirstLinks((prefix) => this.#range(prefix, undefined, 1)[0]);
 
-  constructor(dbs: Databases, tables: Memtables) {
+  constructor(dbs: Databases, tables: Memtables, recentKeys: RecentKeys) {
     this.#dbs = dbs;
     this.#tables = tables;
+    this.#recentKeys = recentKeys;
   }
 
   range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -208,7 +211,10 @@ export class Links {
 
   #keyOf(id: number): Key | null | undefined {
     const known = this.#tables.keyOf(id);
-    return known === undefined ? this.#storedKeyOf(id) : known;
+    if (known !== undefined) return known;
+    const key = this.#recentKeys.get(id) ?? this.#storedKeyOf(id);
+    if (key !== undefined) this.#recentKeys.set(id, key);
+    return key;
   }
 
   /** Whether the tree has no links of a collection's records but those of children by ids. */

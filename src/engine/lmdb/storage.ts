@@ -6,6 +6,7 @@
  */
 
 import { unknownError } from '../../errors.js';
+import { compareUtf8 } from '../../model/utf8.js';
 import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { asBuffer, copyOf, successor } from '../core/bytes.js';
@@ -36,6 +37,7 @@ import type { Room } from './room.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
+import { RecentKeys } from './tree/recent-keys.js';
 import { lastSizeOf } from './tree/table.js';
 import { CommitQueue, type CommitQueueHost } from './wal/commit-queue.js';
 import type { BatchBuilder } from './wal/format.js';
@@ -62,6 +64,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #tables = new Memtables();
+  readonly #recentKeys = new RecentKeys();
   readonly #links: Links;
   readonly #cache: RecordCache;
   #listener: StorageListener | undefined;
@@ -101,7 +104,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#file = file;
     this.#log = log;
     this.#cache = new RecordCache();
-    this.#links = new Links(dbs, this.#tables);
+    this.#links = new Links(dbs, this.#tables, this.#recentKeys);
     this.#records = state.records;
     this.#stored = { ...state };
     this.#queue = new CommitQueue(path, this, state.revision);
@@ -143,6 +146,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const known = this.#tables.keyOf(id);
     return known !== undefined && known !== key;
   };
+
+  readonly #isGoneNode = (id: number): boolean => this.#tables.keyOf(id) === null;
 
   has(key: Key): boolean {
     const known = this.#tables.entry(key);
@@ -196,7 +201,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const entries: [Key, T][] = [];
     let left = bytesMax;
     // Nodes without a record are passed over.
-    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
+    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS), this.#isGoneNode)) {
       if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
@@ -206,6 +211,20 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
       if (entries.length >= limit || left <= 0) return { entries, more: true };
     }
     return { entries, more: false };
+  }
+
+  firstKey(prefix: Key, after: Key | undefined): Key | undefined {
+    const start = below(prefix);
+    const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
+    const [row] = rowsWithin(this.#dbs, bounds, 1);
+    let first = row?.key;
+    const exclusive = after !== undefined && compareUtf8(after, start) >= 0;
+    for (const layer of this.#tables.recordLayers()) {
+      const [entry] = layer.from(exclusive ? after : start, exclusive, start);
+      const key = entry?.[0];
+      if (key?.startsWith(start) && (first === undefined || compareUtf8(key, first) < 0)) first = key;
+    }
+    return first;
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -230,6 +249,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const { keyStart, keyEnd } = nodeParts(id, node, size);
     const key = decodeKey(node, keyStart, keyEnd);
     this.#lastNode = { id, key, entry: readEntry(id, asBuffer(node), size) };
+    this.#recentKeys.set(id, key);
     return key;
   }
 
@@ -238,6 +258,10 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     if (known !== undefined) {
       const bytes = known === null ? undefined : this.#tables.entry(known)?.bytes;
       return known === null || bytes === undefined ? undefined : read(new NodeInMemory(known, bytes));
+    }
+    if (this.#lastNode?.id === id) {
+      const { key, entry } = this.#lastNode;
+      return entry.bytes === undefined ? undefined : read(new NodeInMemory(key, entry.bytes));
     }
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined || !this.#node.show(id, node, lastSizeOf(this.#dbs.nodes))) return undefined;
@@ -253,6 +277,10 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
     return this.#find(key)?.id;
+  }
+
+  isGone(key: Key, since: number): boolean {
+    return this.#tables.isGone(key, since);
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
@@ -312,6 +340,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const split = { ...commit, ...this.#links.split(commit) };
     this.#tables.add(split);
     this.#links.added(commit);
+    this.#recentKeys.clear();
     this.#records += commit.recordDelta;
     return this.#queue.push(split, background);
   }
@@ -366,6 +395,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     // Reads in this turn of the event loop must not go on with the read transaction that they began before.
     this.#dbs.env.resetReadTxn();
     this.#tables.flushed(revision);
+    this.#recentKeys.clear();
     this.#links.flushed();
     this.#log?.flushed(revision);
     this.onFlushed(journalBytes);
@@ -374,6 +404,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
+    this.#recentKeys.clear();
     this.#links.reverted();
     this.#tables.lost();
     this.#records = this.#stored.records;

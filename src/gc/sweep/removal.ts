@@ -3,7 +3,15 @@
  * is the newest state. Gathers what follows from the removals: backend items that may be unnamed now, events,
  * counts. Nothing of it counts unless the transaction commits.
  */
-import { type Engine, type Key, NodeFlag, type Transaction, type Value } from '../../engine/contract.js';
+import {
+  type Engine,
+  type Key,
+  NodeFlag,
+  type StoredNode,
+  type Transaction,
+  type Value,
+} from '../../engine/contract.js';
+import { decodeFields } from '../../engine/schema/codec.js';
 import {
   backendNameKey,
   components,
@@ -27,6 +35,9 @@ import {
 } from '../types.js';
 import type { BackendItem } from './orphan-candidates.js';
 import { parseBackendName } from './sweep.js';
+
+const SNAPSHOT_FIELDS: ReadonlySet<string> = new Set(['name', 'parent']);
+const snapshotFields = (node: StoredNode): Value => decodeFields(node, SNAPSHOT_FIELDS);
 
 const fieldOf = (value: Value | undefined, field: string): string => {
   const text = typeof value === 'object' ? value[field] : undefined;
@@ -125,7 +136,7 @@ export class Removal {
       for (const child of tx.links(record, Relation.children)) if (tx.has(child)) return false;
     }
     const [, namespace = '', snapshotter = '', name = ''] = components(record);
-    const value = tx.get(record);
+    const value = this.#engine.readNode(id, snapshotFields);
     const backendName = fieldOf(value, 'name');
     const parentName = fieldOf(value, 'parent');
     const parentKey = parentName === '' ? undefined : snapshotKey(namespace, snapshotter, parentName);
@@ -135,10 +146,12 @@ export class Removal {
       this.parents.push(parentKey);
     }
     const owner = parseBackendName(backendName);
-    if (backendName !== '' && (owner?.namespace !== namespace || owner.key !== name)) {
+    const isOwn = owner?.namespace === namespace && owner.key === name;
+    if (backendName !== '' && !isOwn) {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
-    this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
+    const item: BackendItem = { kind: 'snapshot', snapshotter, name: backendName };
+    this.items.push(isOwn ? { ...item, goneSince: tx.revision } : item);
     this.#event(namespace, '/snapshot/remove', { key: name, snapshotter });
     return true;
   }
