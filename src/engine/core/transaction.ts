@@ -242,8 +242,7 @@ export class EngineTransaction implements Transaction {
   delete(key: Key): boolean {
     this.checkWrite();
     const existed = this.has(key);
-    if (this.linked.has(key) || this.#host.indexer.mayOwnLinks?.(key, IN_DEGREE_MAX) !== false)
-      this.#wipeLinks(key);
+    this.#wipeLinks(key);
     if (!existed) return false;
     this.records.set(key, DELETED);
     this.takesAway = true;
@@ -382,8 +381,6 @@ export class EngineTransaction implements Transaction {
 }
 
 const KNOWN_LINKS_MAX = 4096;
-/** As high as the graph counts. */
-const IN_DEGREE_MAX = 255;
 const DELETED: RecordChange = { bytes: undefined, adjacency: undefined, recreated: false };
 
 class Written implements ReadLayer<Uint8Array> {

@@ -22,7 +22,6 @@ import type { Memtables } from './memtables.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
 import { find } from './tree/key-index.js';
-import type { RecentKeys } from './tree/recent-keys.js';
 import { lastSizeOf } from './tree/table.js';
 
 const NO_CHILDREN: readonly ChildLink[] = [];
@@ -32,7 +31,6 @@ const CHUNK_ROWS = 512;
 export class Links {
   readonly #dbs: Databases;
   readonly #tables: Memtables;
-  readonly #recentKeys: RecentKeys;
   /** Collections known to own no links, or known to. */
   readonly #linkless = new Map<string, boolean>();
   /** Collections for which the tree has no links but those of children by ids; good until it changes. */
@@ -44,10 +42,9 @@ export class Links {
 
   readonly #first = new FirstLinks((prefix) => this.#range(prefix, undefined, 1)[0]);
 
-  constructor(dbs: Databases, tables: Memtables, recentKeys: RecentKeys) {
+  constructor(dbs: Databases, tables: Memtables) {
     this.#dbs = dbs;
     this.#tables = tables;
-    this.#recentKeys = recentKeys;
   }
 
   range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -211,10 +208,7 @@ export class Links {
 
   #keyOf(id: number): Key | null | undefined {
     const known = this.#tables.keyOf(id);
-    if (known !== undefined) return known;
-    const key = this.#recentKeys.get(id) ?? this.#storedKeyOf(id);
-    if (key !== undefined) this.#recentKeys.set(id, key);
-    return key;
+    return known === undefined ? this.#storedKeyOf(id) : known;
   }
 
   /** Whether the tree has no links of a collection's records but those of children by ids. */

@@ -37,7 +37,6 @@ import type { Room } from './room.js';
 import { boundsOf, merged } from './tree/bounded-range.js';
 import type { Databases } from './tree/databases.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './tree/key-index.js';
-import { RecentKeys } from './tree/recent-keys.js';
 import { lastSizeOf } from './tree/table.js';
 import { CommitQueue, type CommitQueueHost } from './wal/commit-queue.js';
 import type { BatchBuilder } from './wal/format.js';
@@ -64,7 +63,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #tables = new Memtables();
-  readonly #recentKeys = new RecentKeys();
   readonly #links: Links;
   readonly #cache: RecordCache;
   #listener: StorageListener | undefined;
@@ -104,7 +102,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#file = file;
     this.#log = log;
     this.#cache = new RecordCache();
-    this.#links = new Links(dbs, this.#tables, this.#recentKeys);
+    this.#links = new Links(dbs, this.#tables);
     this.#records = state.records;
     this.#stored = { ...state };
     this.#queue = new CommitQueue(path, this, state.revision);
@@ -249,7 +247,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const { keyStart, keyEnd } = nodeParts(id, node, size);
     const key = decodeKey(node, keyStart, keyEnd);
     this.#lastNode = { id, key, entry: readEntry(id, asBuffer(node), size) };
-    this.#recentKeys.set(id, key);
     return key;
   }
 
@@ -258,10 +255,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     if (known !== undefined) {
       const bytes = known === null ? undefined : this.#tables.entry(known)?.bytes;
       return known === null || bytes === undefined ? undefined : read(new NodeInMemory(known, bytes));
-    }
-    if (this.#lastNode?.id === id) {
-      const { key, entry } = this.#lastNode;
-      return entry.bytes === undefined ? undefined : read(new NodeInMemory(key, entry.bytes));
     }
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined || !this.#node.show(id, node, lastSizeOf(this.#dbs.nodes))) return undefined;
@@ -340,7 +333,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const split = { ...commit, ...this.#links.split(commit) };
     this.#tables.add(split);
     this.#links.added(commit);
-    this.#recentKeys.clear();
     this.#records += commit.recordDelta;
     return this.#queue.push(split, background);
   }
@@ -395,7 +387,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     // Reads in this turn of the event loop must not go on with the read transaction that they began before.
     this.#dbs.env.resetReadTxn();
     this.#tables.flushed(revision);
-    this.#recentKeys.clear();
     this.#links.flushed();
     this.#log?.flushed(revision);
     this.onFlushed(journalBytes);
@@ -404,7 +395,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
-    this.#recentKeys.clear();
     this.#links.reverted();
     this.#tables.lost();
     this.#records = this.#stored.records;

@@ -3,15 +3,7 @@
  * is the newest state. Gathers what follows from the removals: backend items that may be unnamed now, events,
  * counts. Nothing of it counts unless the transaction commits.
  */
-import {
-  type Engine,
-  type Key,
-  NodeFlag,
-  type StoredNode,
-  type Transaction,
-  type Value,
-} from '../../engine/contract.js';
-import { decodeFields } from '../../engine/schema/codec.js';
+import { type Engine, type Key, NodeFlag, type Transaction, type Value } from '../../engine/contract.js';
 import {
   backendNameKey,
   components,
@@ -35,9 +27,6 @@ import {
 } from '../types.js';
 import type { BackendItem } from './orphan-candidates.js';
 import { parseBackendName } from './sweep.js';
-
-const SNAPSHOT_FIELDS: ReadonlySet<string> = new Set(['name', 'parent']);
-const snapshotFields = (node: StoredNode): Value => decodeFields(node, SNAPSHOT_FIELDS);
 
 const fieldOf = (value: Value | undefined, field: string): string => {
   const text = typeof value === 'object' ? value[field] : undefined;
@@ -136,7 +125,7 @@ export class Removal {
       for (const child of tx.links(record, Relation.children)) if (tx.has(child)) return false;
     }
     const [, namespace = '', snapshotter = '', name = ''] = components(record);
-    const value = this.#engine.readNode(id, snapshotFields);
+    const value = tx.get(record);
     const backendName = fieldOf(value, 'name');
     const parentName = fieldOf(value, 'parent');
     const parentKey = parentName === '' ? undefined : snapshotKey(namespace, snapshotter, parentName);
