@@ -421,6 +421,12 @@ export interface Engine extends Reader, AsyncDisposable {
    */
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined;
 
+  /**
+   * The first key below `prefix`, after `after`, that has a record, or had one until a while ago: for a caller that goes from one
+   * beginning of keys to the next, and must not go over all that a collection has just removed, as `scan` does.
+   */
+  firstKey(prefix: Key, after: Key | undefined): Key | undefined;
+
   /** Runs `fn` over one consistent revision; the transaction's writing methods are FailedPrecondition. */
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
 
@@ -448,7 +454,12 @@ export interface Engine extends Reader, AsyncDisposable {
   /** Whether a record exists under the key or anything in the graph points at it. */
   isReferenced(key: Key): boolean;
   /**
-   * The same for many keys, each one of `prefixes` followed by one of `leaves`, off the calling thread where the engine
+   * Whether there is no record under a key whose record was removed by a commit after revision `since`; false also where the
+   * engine would have to look.
+   */
+  isGone(key: Key, since: number): boolean;
+  /**
+   * The same as `isReferenced` for many keys, each one of `prefixes` followed by one of `leaves`, off the calling thread where the engine
    * can. Returns one byte a key, prefix by prefix: 0 when the key was not referenced at some moment since the call, 1 when
    * it may be (an engine that would have to look is free to return 1).
    */

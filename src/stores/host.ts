@@ -27,6 +27,8 @@ export interface RemovedSnapshot {
   readonly name: string;
   /** Backend name of its parent, where known. */
   readonly parent?: string | undefined;
+  /** The record that it is called after was removed after this revision. */
+  readonly goneSince?: number;
 }
 
 /** How an update is made; neither counts in a transaction of the caller's. */

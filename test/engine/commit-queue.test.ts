@@ -103,3 +103,21 @@ test('given background commits under way, then foregroundDone resolves at once; 
   await Promise.all([both, finishing]);
   assert.ok(await isSettled(shared));
 });
+
+test('given background commits on their way to the disk, then more may come; beside a foreground one, they wait', async () => {
+  const links = new Map(Array.from({ length: 200 }, (_, i) => [`a\0\0holds\0\0b${i}`, false]));
+  const large = (revision: number): LoggedCommit => ({ ...commit(revision), links });
+  const waits: boolean[] = [];
+  for (const isShared of [false, true]) {
+    const disk = new SlowDisk();
+    const queue = new CommitQueue('x.mdb', disk, 0);
+    if (isShared) queue.push(commit(1));
+    queue.push(large(isShared ? 2 : 1), true);
+    const paced = queue.paced();
+    waits.push(!(await isSettled(paced)));
+    const drained = queue.drain();
+    while (!(await isSettled(drained))) await disk.finish();
+    await paced;
+  }
+  assert.deepEqual(waits, [false, true]);
+});

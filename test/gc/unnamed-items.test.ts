@@ -13,6 +13,9 @@ const item: fc.Arbitrary<BackendItem> = fc.oneof(
   fc
     .tuple(text, text, text)
     .map(([snapshotter, name, parent]) => ({ kind: 'snapshot' as const, snapshotter, name, parent })),
+  fc
+    .tuple(text, text, fc.maxSafeNat())
+    .map(([snapshotter, name, goneSince]) => ({ kind: 'snapshot' as const, snapshotter, name, goneSince })),
 );
 
 test('given items of every kind, when they are added, then they are returned in order', () => {

@@ -166,6 +166,12 @@ export class CoreEngine
     return more ? present(entries.at(-1), 'the last entry')[0] : undefined;
   }
 
+  firstKey(prefix: Key, after: Key | undefined): Key | undefined {
+    this.checkOpen();
+    if (this.storage.firstKey !== undefined) return this.storage.firstKey(prefix, after);
+    return this.storage.range(prefix, after, 1, () => undefined).entries[0]?.[0];
+  }
+
   *links(from: Key, relation: string, first?: number): Generator<Key> {
     const prefix = linkPrefix(from, relation);
     const read = (after: LinkKey | undefined, limit: number): [LinkKey, true][] => {
@@ -205,6 +211,11 @@ export class CoreEngine
     const entry = this.storage.entry(key);
     if (entry === undefined) return false;
     return entry.bytes !== undefined || this.graph.inDegreeOf(entry.id) > 0;
+  }
+
+  isGone(key: Key, since: number): boolean {
+    this.checkOpen();
+    return this.storage.isGone?.(key, since) ?? !this.storage.has(key);
   }
 
   mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {

@@ -62,6 +62,8 @@ export class Planner {
   readonly #taken: number[] = [];
   readonly #deleted = new Map<number, Key>();
   #recordDelta = 0;
+  /** Of the link that was set last. */
+  #owner: { readonly key: Key; readonly id: number } | undefined;
   readonly ops: number[] = [];
   /** Whether the commit deletes a node or an edge. */
   mayFree = false;
@@ -139,7 +141,8 @@ export class Planner {
   #draft(key: Key): Draft {
     let draft = this.#drafts.get(key);
     if (draft === undefined) {
-      const entry = this.#known.has(key) ? this.#known.get(key) : this.#storage.entry(key);
+      const known = this.#known.get(key);
+      const entry = known !== undefined || this.#known.has(key) ? known : this.#storage.entry(key);
       draft = { before: entry, id: entry?.id ?? NO_ID, adjacency: entry?.adjacency, bytes: entry?.bytes };
       this.#drafts.set(key, draft);
     }
@@ -199,7 +202,9 @@ export class Planner {
     const { from, relation, to } = splitLink(link);
     const kind = this.#indexer.link(from, relation, to);
     if (kind === undefined) return;
-    this.#emitEdge(present ? GraphOp.add : GraphOp.remove, this.#target(from), this.#target(to), kind);
+    // A lease is emptied by many links at a time.
+    if (this.#owner?.key !== from) this.#owner = { key: from, id: this.#target(from) };
+    this.#emitEdge(present ? GraphOp.add : GraphOp.remove, this.#owner.id, this.#target(to), kind);
   }
 
   /** Id of a key's node; makes a dangling one if need be. */

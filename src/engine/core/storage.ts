@@ -104,6 +104,8 @@ export interface Storage {
     read: ReadValue<T>,
     bytesMax?: number,
   ): RecordRange<T>;
+  /** As `Engine.firstKey`; for storages that go over what is gone. */
+  firstKey?(prefix: Key, after: Key | undefined): Key | undefined;
   /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), after `after`, in order. */
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[];
   /** Every link once, in no particular order. */
@@ -117,6 +119,8 @@ export interface Storage {
    * call. Off the calling thread; 1 is allowed where none exists.
    */
   mayExist?(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
+  /** As `Engine.isGone`; for storages that have to look. */
+  isGone?(key: Key, since: number): boolean;
   idOf(key: Key): number | undefined;
   /** 0 when the counter is unknown. */
   counter(name: Key): number;

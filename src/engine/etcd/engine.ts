@@ -179,6 +179,9 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
     return this.#embedded.visit(prefix, after, read);
   }
+  firstKey(prefix: Key, after: Key | undefined): Key | undefined {
+    return this.#embedded.firstKey(prefix, after);
+  }
   links(from: Key, relation: string, first?: number): Iterable<Key> {
     return this.#embedded.links(from, relation, first);
   }
@@ -200,6 +203,11 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   isReferenced(key: Key): boolean {
     return this.#embedded.isReferenced(key);
   }
+  /** The mirror counts its own revisions. */
+  isGone(key: Key): boolean {
+    return !this.#embedded.has(key);
+  }
+
   mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     return this.#embedded.mightBeReferenced(prefixes, leaves);
   }

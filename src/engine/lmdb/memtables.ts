@@ -31,6 +31,8 @@ export class Memtables {
   #revision = 0;
   #active = new Memtable();
   #immutable: Memtable | undefined;
+  /** Some commits up to this one are in no table any more: the tree has them, or they are lost. */
+  #dropped = 0;
   /** Those that are not empty, newest first. */
   #tables: readonly Memtable[] = [];
 
@@ -68,6 +70,11 @@ export class Memtables {
       if (found !== undefined) return found;
     }
     return undefined;
+  }
+
+  /** Whether there is no entry under a key that lost its entry after a revision; false also where only the tree says that. */
+  isGone(key: Key, since: number): boolean {
+    return since >= this.#dropped && (this.entry(key) ?? null) === null;
   }
 
   /** Whether links from parents to this node, as far as the tree has them, have been dropped. */
@@ -158,7 +165,10 @@ export class Memtables {
 
   /** All groups are lost. */
   lost(): void {
-    for (const { undo } of this.#groups.reverse()) undo.run();
+    for (const { undo, revision } of this.#groups.reverse()) {
+      undo.run();
+      this.#drop(revision);
+    }
     this.#groups = [];
     for (const table of this.#tables) table.revision = Math.min(table.revision, this.#revision);
     this.#list();
@@ -167,9 +177,15 @@ export class Memtables {
   /** The tree has everything up to a revision. */
   flushed(revision: number): void {
     if (this.#immutable !== undefined && this.#immutable.revision > revision) return;
+    if (this.#immutable !== undefined) this.#drop(this.#immutable.revision);
     this.#immutable = this.#active.revision > revision ? this.#active : undefined;
+    if (this.#immutable === undefined) this.#drop(this.#active.revision);
     this.#active = new Memtable();
     this.#list();
+  }
+
+  #drop(revision: number): void {
+    this.#dropped = Math.max(this.#dropped, revision);
   }
 
   #list(): void {

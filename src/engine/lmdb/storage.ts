@@ -6,6 +6,7 @@
  */
 
 import { unknownError } from '../../errors.js';
+import { compareUtf8 } from '../../model/utf8.js';
 import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
 import { asBuffer, copyOf, successor } from '../core/bytes.js';
@@ -144,6 +145,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return known !== undefined && known !== key;
   };
 
+  readonly #isGoneNode = (id: number): boolean => this.#tables.keyOf(id) === null;
+
   has(key: Key): boolean {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known?.bytes !== undefined;
@@ -196,7 +199,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const entries: [Key, T][] = [];
     let left = bytesMax;
     // Nodes without a record are passed over.
-    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
+    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS), this.#isGoneNode)) {
       if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
@@ -206,6 +209,20 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
       if (entries.length >= limit || left <= 0) return { entries, more: true };
     }
     return { entries, more: false };
+  }
+
+  firstKey(prefix: Key, after: Key | undefined): Key | undefined {
+    const start = below(prefix);
+    const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
+    const [row] = rowsWithin(this.#dbs, bounds, 1);
+    let first = row?.key;
+    const exclusive = after !== undefined && compareUtf8(after, start) >= 0;
+    for (const layer of this.#tables.recordLayers()) {
+      const [entry] = layer.from(exclusive ? after : start, exclusive, start);
+      const key = entry?.[0];
+      if (key?.startsWith(start) && (first === undefined || compareUtf8(key, first) < 0)) first = key;
+    }
+    return first;
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -253,6 +270,10 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
     return this.#find(key)?.id;
+  }
+
+  isGone(key: Key, since: number): boolean {
+    return this.#tables.isGone(key, since);
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {

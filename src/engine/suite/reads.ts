@@ -147,6 +147,48 @@ export const reads: Record<string, Test> = {
     assert.throws(() => engine.visit('images', undefined, () => assert.fail('as it should')), /as it should/);
   },
 
+  'given namespaces whose records go and come, when the first key of each is asked for, then none with a record is passed over':
+    async ({ engine }) => {
+      const records = ['a', 'b', 'c'].flatMap((ns) =>
+        ['0', '09', 'f'].map((fill) => key('blobs', ns, digest(fill))),
+      );
+      const check = (...expected: string[]): void => {
+        const found: string[] = [];
+        for (let after: Key | undefined; ; ) {
+          const first = engine.firstKey('blobs', after);
+          if (first === undefined) break;
+          const [, ns = ''] = components(first);
+          found.push(ns);
+          after = `${key('blobs', ns)}\x01`;
+        }
+        assert.deepEqual(found, [...new Set(found)].sort(compareUtf8));
+        for (const ns of expected) assert.ok(found.includes(ns), `${ns} among ${found}`);
+        for (const k of records) assert.ok(!(engine.isGone(k, since) && engine.has(k)), k);
+      };
+      let since = engine.revision;
+      await putAll(engine, [[key('images', 'z', 'x'), 'v']]);
+      check();
+      await putAll(
+        engine,
+        records.map((k) => [k, 'v'] as const),
+      );
+      await engine.flush();
+      check('a', 'b', 'c');
+      since = engine.revision;
+      await engine.update((tx) => {
+        for (const k of records.slice(1)) tx.delete(k);
+      });
+      check('a');
+      const again = putAll(
+        engine,
+        records.slice(6).map((k) => [k, 'again'] as const),
+      );
+      check('a', 'c');
+      await again;
+      check('a', 'c');
+      assert.equal(engine.firstKey('ingests', undefined), undefined);
+    },
+
   'given records of nodes, when they are read by their ids, then each as it is stored, with the digest that its key ends in':
     async ({ engine }) => {
       const all = cornerNames.map(

@@ -50,25 +50,31 @@ const NAMES_OF_KIND_MAX = 64;
 const CHARACTERS_OF_KIND_MAX = 8192;
 const CHARACTERS_MAX = 65_536;
 
+/** Names of a kind that are looked at: a collection may remove a million that are too long. */
+const TRIED_MAX = 2 * NAMES_OF_KIND_MAX;
+
 /** Gathers the first names of each kind. */
 export class RemovedNames {
   readonly #names: RemovedName[] = [];
-  readonly #kinds = new Map<string, { names: number; characters: number }>();
+  readonly #kinds = new Map<string, { names: number; tried: number; characters: number }>();
   #characters = 0;
 
   /** Whether a name of this kind could be kept. */
   wants(kind: string): boolean {
-    return (this.#kinds.get(kind)?.names ?? 0) < NAMES_OF_KIND_MAX;
+    const of = this.#kinds.get(kind);
+    return of === undefined || (of.names < NAMES_OF_KIND_MAX && of.tried < TRIED_MAX);
   }
 
   add(name: RemovedName): void {
-    const of = this.#kinds.get(name.kind) ?? { names: 0, characters: 0 };
+    if (!this.wants(name.kind)) return;
+    const of = this.#kinds.get(name.kind) ?? { names: 0, tried: 0, characters: 0 };
+    this.#kinds.set(name.kind, of);
+    of.tried++;
     const length = JSON.stringify(name).length;
-    const characters = of.characters + length;
-    if (of.names >= NAMES_OF_KIND_MAX || characters > CHARACTERS_OF_KIND_MAX) return;
+    if (of.characters + length > CHARACTERS_OF_KIND_MAX || this.#characters + length > CHARACTERS_MAX) return;
+    of.names++;
+    of.characters += length;
     this.#characters += length;
-    if (this.#characters > CHARACTERS_MAX) return;
-    this.#kinds.set(name.kind, { names: of.names + 1, characters });
     this.#names.push(name);
   }
 

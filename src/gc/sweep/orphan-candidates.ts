@@ -18,9 +18,9 @@ const BYTES_A_UNIT = 3;
 
 const LENGTH_BYTES = 4;
 
-const Kind = { blob: 0, ingest: 1, snapshot: 2, snapshotOf: 3 } as const;
+const Kind = { blob: 0, ingest: 1, snapshot: 2, snapshotOf: 3, goneSnapshot: 4 } as const;
 /** Texts of an item by its kind. */
-const TEXTS: readonly number[] = [1, 1, 2, 3];
+const TEXTS: readonly number[] = [1, 1, 2, 3, 3];
 
 /** Digits by which digests are put in order, in bits, at most. */
 const ORDER_BITS = 16;
@@ -61,6 +61,8 @@ export class OrphanCandidates implements Iterable<BackendItem> {
     this.#length++;
     if (item.kind === 'blob') this.#write(Kind.blob, item.digest);
     else if (item.kind === 'ingest') this.#write(Kind.ingest, item.ref);
+    else if (item.goneSince !== undefined)
+      this.#write(Kind.goneSnapshot, item.snapshotter, item.name, String(item.goneSince));
     else if (item.parent === undefined) this.#write(Kind.snapshot, item.snapshotter, item.name);
     else this.#write(Kind.snapshotOf, item.snapshotter, item.name, item.parent);
   }
@@ -172,7 +174,9 @@ function* itemsIn({ bytes, end }: Chunk): Generator<BackendItem> {
     if (kind === Kind.blob) yield { kind: 'blob', digest: text() };
     else if (kind === Kind.ingest) yield { kind: 'ingest', ref: text() };
     else if (kind === Kind.snapshot) yield { kind: 'snapshot', snapshotter: text(), name: text() };
-    else yield { kind: 'snapshot', snapshotter: text(), name: text(), parent: text() };
+    else if (kind === Kind.snapshotOf)
+      yield { kind: 'snapshot', snapshotter: text(), name: text(), parent: text() };
+    else yield { kind: 'snapshot', snapshotter: text(), name: text(), goneSince: Number(text()) };
   }
 }
 

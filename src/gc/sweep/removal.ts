@@ -135,10 +135,12 @@ export class Removal {
       this.parents.push(parentKey);
     }
     const owner = parseBackendName(backendName);
-    if (backendName !== '' && (owner?.namespace !== namespace || owner.key !== name)) {
+    const isOwn = owner?.namespace === namespace && owner.key === name;
+    if (backendName !== '' && !isOwn) {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
-    this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
+    const item: BackendItem = { kind: 'snapshot', snapshotter, name: backendName };
+    this.items.push(isOwn ? { ...item, goneSince: tx.revision } : item);
     this.#event(namespace, '/snapshot/remove', { key: name, snapshotter });
     return true;
   }

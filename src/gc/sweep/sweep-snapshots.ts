@@ -7,6 +7,7 @@
 import type { RemovalReport, SnapshotterBackend } from '../../backends/contract.js';
 import { isKind, isNotFound } from '../../errors.js';
 import { snapshotGuard } from '../../stores/guards.js';
+import type { RemovedSnapshot } from '../../stores/host.js';
 import { messageOf } from '../../system/system-errors.js';
 import { count } from '../stats.js';
 import type { SweepWork } from './dirty.js';
@@ -48,6 +49,9 @@ export async function sweepSnapshotter(
 const Gone = { forGood: 0, perhaps: 1 } as const;
 type Gone = (typeof Gone)[keyof typeof Gone];
 
+/** What is known of a backend snapshot that may have to go. */
+type Swept = Pick<RemovedSnapshot, 'name' | 'parent' | 'goneSince'>;
+
 /** Removed, or not to be removed; failed; refused by the backend; left to the next run. All but the first keep ancestors. */
 const Outcome = { done: 0, failed: 1, refused: 2, postponed: 3 } as const;
 type Outcome = (typeof Outcome)[keyof typeof Outcome];
@@ -76,7 +80,7 @@ class SnapshotSweep {
     await this.#host.engine.flush();
     for (const item of work.items) {
       // Its record went: asking under the guard is enough.
-      if (item.kind === 'snapshot') await this.#sweepOne(item.name, item.parent, Gone.forGood);
+      if (item.kind === 'snapshot') await this.#sweepOne(item, Gone.forGood);
     }
   }
 
@@ -96,7 +100,7 @@ class SnapshotSweep {
       const size = isOrphan ? await this.#sizeOf(name) : 0;
       const before = this.report.removed;
       // The record of one may have gone a moment ago, and would be back after a crash.
-      await this.#sweepOne(name, parents.get(name), Gone.perhaps);
+      await this.#sweepOne({ name, parent: parents.get(name) }, Gone.perhaps);
       if (!isOrphan || this.report.removed === before) continue;
       count(this.report.orphans, 'snapshot');
       count(this.report.orphanBytes, 'snapshot', size);
@@ -133,7 +137,7 @@ class SnapshotSweep {
    * `gone`: how far the removal of the snapshot's record has come. A parent that is not known is asked for when it
    * matters, which is when the snapshot stays.
    */
-  async #sweepOne(name: string, parent: string | undefined, gone: Gone): Promise<void> {
+  async #sweepOne({ name, parent, goneSince }: Swept, gone: Gone): Promise<void> {
     const { guards } = this.#host;
     if (this.#pacer.isDue) await this.#pacer.pause();
     if (this.#kept.has(name)) {
@@ -147,11 +151,11 @@ class SnapshotSweep {
     const release = guards.tryAcquire(guard);
     if (release === undefined) {
       await underGuard(guards, guard, async () => {
-        outcome = await this.#guarded(name, gone);
+        outcome = await this.#guarded(name, gone, goneSince);
       });
     } else {
       try {
-        outcome = await this.#guarded(name, gone);
+        outcome = await this.#guarded(name, gone, goneSince);
       } finally {
         release();
       }
@@ -165,9 +169,10 @@ class SnapshotSweep {
   }
 
   /** The caller holds the guard. */
-  async #guarded(name: string, gone: Gone): Promise<Outcome> {
+  async #guarded(name: string, gone: Gone, goneSince: number | undefined): Promise<Outcome> {
     const { engine } = this.#host;
-    if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return Outcome.done;
+    if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name, goneSince))
+      return Outcome.done;
     checkCertain(this.#host);
     if (gone === Gone.perhaps) await engine.flush();
     return this.#remove(name);

@@ -128,12 +128,12 @@ export function namespaces(engine: Engine): Set<string> {
   return found;
 }
 
-/** Those that have records in the collection: one look for each. */
+/** Those that have records in the collection, or had some until a while ago: one look for each. */
 function* namespacesIn(engine: Engine, collection: string): Iterable<string> {
   for (let after: Key | undefined; ; ) {
-    const [first] = engine.scan(key(collection), { after, limit: 1 });
+    const first = engine.firstKey(key(collection), after);
     if (first === undefined) return;
-    const namespace = namespaceOf(first[0]);
+    const namespace = namespaceOf(first);
     yield namespace;
     after = `${key(collection, namespace)}${AFTER_SEPARATOR}`;
   }
@@ -172,9 +172,16 @@ function textOf(engine: Engine, record: Key | undefined, field: string): string 
   return typeof text === 'string' ? text : undefined;
 }
 
-/** Whether a snapshot record in any namespace names the backend snapshot. */
-export function isSnapshotNamed(engine: Engine, snapshotter: string, name: string): boolean {
-  if (textOf(engine, naturalSnapshot(snapshotter, name), 'name') === name) return true;
+/** Whether a snapshot record in any namespace names the backend snapshot. `goneSince`: as in RemovedSnapshot. */
+export function isSnapshotNamed(
+  engine: Engine,
+  snapshotter: string,
+  name: string,
+  goneSince?: number,
+): boolean {
+  const natural = naturalSnapshot(snapshotter, name);
+  const isGone = goneSince !== undefined && natural !== undefined && engine.isGone(natural, goneSince);
+  if (!isGone && textOf(engine, natural, 'name') === name) return true;
   // Records that adopted a snapshot they did not make.
   const shared = keyOrNone(() => backendNameKey(snapshotter, name));
   if (shared === undefined || !engine.hasLinks(shared, Relation.named)) return false;

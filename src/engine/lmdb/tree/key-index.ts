@@ -165,8 +165,20 @@ interface Bounds {
   readonly upper: Buffer | undefined;
 }
 
-/** All keys within bounds, in order; each row is good until the next one is asked for. `chunk`: rows read ahead. */
-export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): Generator<KeyRow> {
+/** Whether a node of the tree is known to be gone. */
+type IsGone = (id: number) => boolean;
+const goneNever: IsGone = () => false;
+
+/**
+ * All keys within bounds, in order; each row is good until the next one is asked for. `chunk`: rows read ahead at first; a caller that passes
+ * over many gets more. Nodes that are gone are left out, and not read.
+ */
+export function* rowsWithin(
+  tables: KeyTables,
+  bounds: Bounds,
+  chunk: number,
+  isGone: IsGone = goneNever,
+): Generator<KeyRow> {
   const whole = new Cursor(tables.keys, bounds, chunk);
   const lower = Buffer.from(cutBound(bounds.lower));
   const cut = new Cursor(tables.digests, { ...bounds, lower, exclusive: false }, chunk);
@@ -175,21 +187,27 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
     const b = cut.peek();
     if (a !== undefined && (b === undefined || Buffer.compare(a[0], b[0]) < 0)) {
       whole.skip();
-      yield rowOf(tables, a);
+      const row = rowOf(tables, a, isGone);
+      if (row !== undefined) yield row;
       continue;
     }
     if (b === undefined) return;
     cut.skip();
-    if (a?.[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
-    else yield* nodesOf(tables, b, bounds);
+    if (a?.[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds, isGone);
+    else yield* nodesOf(tables, b, bounds, isGone);
   }
 }
 
 /** What a row of `keys` stands for. */
-function rowOf({ nodes }: KeyTables, [encoded, value]: readonly [Buffer, Buffer]): KeyRow {
+function rowOf(
+  { nodes }: KeyTables,
+  [encoded, value]: readonly [Buffer, Buffer],
+  isGone: IsGone,
+): KeyRow | undefined {
+  const id = isInline(value) ? undefined : value.readUInt32BE(0);
+  if (id !== undefined && isGone(id)) return undefined;
   const key = decodeKey(encoded);
-  if (isInline(value)) return { key, id: undefined, bytes: value, start: 1, end: value.length };
-  const id = value.readUInt32BE(0);
+  if (id === undefined) return { key, id, bytes: value, start: 1, end: value.length };
   const node = nodes.getBinaryFast(id);
   if (node === undefined) return { key, id, bytes: value, start: 0, end: 0 };
   return { key, id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
@@ -200,8 +218,9 @@ function* nodesOf(
   { nodes }: KeyTables,
   [, value]: readonly [Buffer, Buffer],
   bounds: Bounds,
+  isGone: IsGone,
 ): Generator<NodeRow> {
-  const ids = idsIn(value, value.length);
+  const ids = idsIn(value, value.length).filter((id) => !isGone(id));
   const rows: NodeRow[] = [];
   for (const id of ids) {
     // Several must not share the buffer of the fast read.
@@ -225,24 +244,27 @@ function* mixed(
   whole: Cursor,
   row: readonly [Buffer, Buffer],
   bounds: Bounds,
+  isGone: IsGone,
 ): Generator<KeyRow> {
   const next = (): readonly [Buffer, Buffer] | undefined => {
     const found = whole.peek();
     return found?.[0].subarray(0, row[0].length).equals(row[0]) ? found : undefined;
   };
-  for (const node of nodesOf(tables, row, bounds)) {
+  for (const node of nodesOf(tables, row, bounds, isGone)) {
     // The bytes of a fast read are good until the next one.
     const bytes = copyOf(node.bytes, 0, node.end);
     const encoded = bytes.subarray(node.keyStart, node.keyEnd);
     for (let a = next(); a !== undefined && Buffer.compare(a[0], encoded) < 0; a = next()) {
       whole.skip();
-      yield rowOf(tables, a);
+      const other = rowOf(tables, a, isGone);
+      if (other !== undefined) yield other;
     }
     yield { ...node, bytes };
   }
   for (let a = next(); a !== undefined; a = next()) {
     whole.skip();
-    yield rowOf(tables, a);
+    const other = rowOf(tables, a, isGone);
+    if (other !== undefined) yield other;
   }
 }
 
@@ -252,11 +274,15 @@ function isWithin(encoded: Buffer, { lower, exclusive, upper }: Bounds): boolean
   return upper === undefined || Buffer.compare(encoded, upper) < 0;
 }
 
+/** Rows read ahead at a time when a caller wants more and more of them. */
+const CHUNK_MAX = 512;
+const CHUNK_FACTOR = 4;
+
 /** Reads a table ahead in chunks. */
 class Cursor {
   readonly #table: Table;
   readonly #upper: Buffer | undefined;
-  readonly #chunk: number;
+  #chunk: number;
   #lower: Buffer;
   #exclusive: boolean;
   #rows: (readonly [Buffer, Buffer])[] = [];
@@ -280,6 +306,7 @@ class Cursor {
       if (last !== undefined) {
         this.#lower = last[0];
         this.#exclusive = true;
+        this.#chunk = Math.max(this.#chunk, Math.min(CHUNK_MAX, CHUNK_FACTOR * this.#chunk));
       }
     }
     return this.#rows[this.#at];

@@ -92,9 +92,6 @@ export class CommitQueue {
   /** Foreground commits under way. */
   #foreground = 0;
   #queuedChanges = 0;
-  /** Commits so far, and those so far when `paced` was last called. */
-  #pushes = 0;
-  #pushesSeen = 0;
   #sharedUntil = 0;
   /** Most foreground commits that were under way at a time lately. */
   #callers = 0;
@@ -123,8 +120,8 @@ export class CommitQueue {
       group.foreground++;
       this.#foreground++;
       if (this.#foreground > this.#callers) this.#callers = this.#foreground;
+      this.#sharedUntil = performance.now() + SHARED_MS;
     }
-    this.#pushes++;
     this.#running ??= this.#run();
     if (group.isReady || (!background && this.#isPatient)) this.#wake?.();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
@@ -152,10 +149,7 @@ export class CommitQueue {
    * longer than for the disk.
    */
   async paced(): Promise<void> {
-    const time = performance.now();
-    if (this.#pushes - this.#pushesSeen > 1) this.#sharedUntil = time + SHARED_MS;
-    this.#pushesSeen = this.#pushes;
-    const limit = time < this.#sharedUntil ? SHARED_CHANGES_MAX : ALONE_CHANGES_MAX;
+    const limit = performance.now() < this.#sharedUntil ? SHARED_CHANGES_MAX : ALONE_CHANGES_MAX;
     while (this.#queuedChanges > limit) {
       const oldest = this.#current ?? this.#groups[0];
       if (oldest === undefined) return;
