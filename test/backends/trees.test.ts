@@ -276,12 +276,13 @@ test('given a directory that is replaced by a link while its tree is measured, t
   await mkdir(join(root, 'outside'));
   await writeFile(join(root, 'outside/large'), Buffer.alloc(1_000_000, 1));
   const seen: string[] = [];
-  const { inodes } = await diskUsage(tree, (path) => {
+  const see = (path: Buffer): void => {
     seen.push(path.toString());
     if (!path.equals(Buffer.from(join(tree, 'inner')))) return;
     renameSync(join(tree, 'inner'), join(root, 'away'));
     symlinkSync(join(root, 'outside'), join(tree, 'inner'));
-  });
+  };
+  const { inodes } = await diskUsage(tree, { see });
   assert.deepEqual([inodes, seen], [2, [tree, join(tree, 'inner')]]);
 });
 
