@@ -24,7 +24,7 @@
         '<(native)mark/live.cc', '<(native)mark/live_adopt.cc', '<(native)mark/live_check.cc', '<(native)mark/mark.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)host/file_steps.cc', '<(native)host/files.cc', '<(native)host/look_at.cc', '<(native)host/lmdb_guard.cc', '<(native)host/older_hosts.cc', '<(native)host/sockets.cc', '<(native)host/sys.cc'] },
+    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)host/file_steps.cc', '<(native)host/files.cc', '<(native)host/gzip.cc', '<(native)host/look_at.cc', '<(native)host/lmdb_guard.cc', '<(native)host/older_hosts.cc', '<(native)host/sockets.cc', '<(native)host/sys.cc', '<(native)host/usage.cc'] },
     { 'target_name': 'ebbtide_zstd', 'sources': ['<(native)host/older_hosts.cc', '<(native)host/zstd.cc'], 'libraries': ['-ldl'] }
   ]
 }

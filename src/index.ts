@@ -101,7 +101,7 @@ export { type Exported, type ExportedImage, type ExportOptions, exportImages } f
 export { type ImportOptions, importImage, type LeftOut } from './images/import.js';
 export { childLabels, type LabelledChild, MediaType } from './images/media-types.js';
 export { normalizeDockerReference } from './images/names.js';
-export type { Output } from './images/output.js';
+export type { Borrower, Output } from './images/output.js';
 export { hostPlatform, parsePlatformText } from './images/platforms.js';
 export { type ImageServices, Interrupted, type LayerSnapshotter, type OnProgress, type Progress } from './images/services.js';
 export { chainIds, type Unpacked, type UnpackOptions, unpackImage } from './images/unpack.js';

@@ -307,8 +307,10 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
   exportFileSteps(env, exports);
   exportFiles(env, exports);
+  exportGzip(env, exports);
   exportLookAt(env, exports);
   exportSockets(env, exports);
+  exportUsage(env, exports);
   exports.Set("uniqueMountId", Napi::Function::New<uniqueMountIdCall>(env));
   return exports;
 }

@@ -108,10 +108,12 @@ inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0);
 // `path` is relative, its names are separated by one slash each.
 int openBelow(int directory, const std::string& path, int flags);
 
-// Functions of file_steps.cc, files.cc, look_at.cc and sockets.cc.
+// Functions of file_steps.cc, files.cc, gzip.cc, look_at.cc, sockets.cc and usage.cc.
 void exportFileSteps(Napi::Env env, Napi::Object exports);
 void exportFiles(Napi::Env env, Napi::Object exports);
+void exportGzip(Napi::Env env, Napi::Object exports);
 void exportLookAt(Napi::Env env, Napi::Object exports);
 void exportSockets(Napi::Env env, Napi::Object exports);
+void exportUsage(Napi::Env env, Napi::Object exports);
 
 }  // namespace ebbtide::sys

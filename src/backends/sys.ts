@@ -50,6 +50,8 @@ interface Addon {
     contentMax: number,
     budget: number,
   ): Promise<Buffer | number> | number;
+  /** native/host/usage.cc. */
+  usageOf?(directory: number, attribute: string): Promise<Buffer | number> | number;
   /** Takes NUL-terminated paths; returns index and errno of the first that is not a directory, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   uniqueMountId?(descriptor: number): bigint | number;
@@ -290,6 +292,18 @@ export async function lookAt(
   const seen = await (addon?.lookAt(root, directory, names, contentMax, budget) ?? ENOTSUP);
   if (typeof seen === 'number') throw systemError(seen, 'lookAt', directory);
   return seen;
+}
+
+/** Whether `usageOf` works here. */
+export const usageOfSupported: boolean = addon?.usageOf !== undefined;
+
+/**
+ * What the next entries of a directory, which is open for reading, take on disk, as native/host/usage.cc packs it; empty at the end. One
+ * reader at a time.
+ */
+export async function usageOf(directory: number, attribute: string, path: SysPath): Promise<Buffer> {
+  const usage = await (addon?.usageOf?.(directory, attribute) ?? ENOTSUP);
+  return bytesOf(usage, 'getdents', path);
 }
 
 /** The first of the paths, in their order, that does not lead to a directory, and why. One call for all of them. */

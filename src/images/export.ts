@@ -10,6 +10,7 @@
  */
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
+import { chunksOf } from '../backends/content/chunks-of.js';
 import type { CallContext } from '../context.js';
 import { type EbbtideError, invalidArgument, notFound, throwIfAborted, unknownError } from '../errors.js';
 import { Digester, parseDigest } from '../model/digest.js';
@@ -181,7 +182,7 @@ class Exporter {
     async function* checked(): AsyncGenerator<Uint8Array, void, void> {
       const digester = new Digester(algorithm);
       let done = 0;
-      for await (const chunk of reader.stream()) {
+      for await (const chunk of writer.borrows ? chunksOf(reader) : reader.stream()) {
         throwIfAborted(signal);
         digester.update(chunk);
         done += chunk.length;

@@ -10,10 +10,18 @@ import { syncDirectory } from '../backends/files.js';
 import { alreadyExists } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
-/** A path, or a function that receives the bytes of a tar. */
-export type Output = string | Sink;
+/** Receives the bytes of a tar; is done with them when the promise resolves. */
+export interface Borrower {
+  /** Resolves when it wants more. */
+  borrow: Sink;
+}
+
+/** A path, or what receives the bytes of a tar: a function that keeps them, or one that is done with them when it wants more. */
+export type Output = string | Sink | Borrower;
 
 export interface LayoutWriter {
+  /** Whether it keeps none of the bytes that it is given. */
+  readonly borrows: boolean;
   /** REQUIRES: `content` yields exactly `size` bytes. */
   blob(algorithm: string, hex: string, size: number, content: AsyncIterable<Uint8Array>): Promise<void>;
   file(name: string, bytes: Uint8Array): Promise<void>;
@@ -25,12 +33,11 @@ export interface LayoutWriter {
 
 /** AlreadyExists: the directory is not empty. */
 export async function openOutput(output: Output): Promise<LayoutWriter> {
-  if (typeof output !== 'string')
-    return new TarLayout(
-      output,
-      async () => {},
-      async () => {},
-    );
+  if (typeof output !== 'string') {
+    const nothing = async (): Promise<void> => undefined;
+    const borrows = typeof output !== 'function';
+    return new TarLayout(borrows ? (bytes) => output.borrow(bytes) : output, borrows, nothing, nothing);
+  }
   try {
     return output.endsWith('.tar') ? await openTar(output) : await openDirectory(output);
   } catch (error) {
@@ -67,6 +74,7 @@ async function openTar(path: string): Promise<LayoutWriter> {
   };
   return new TarLayout(
     (bytes) => onDisk(path, writeAll(file, bytes)),
+    true,
     () => onDisk(path, finish()),
     async () => {
       await file.close();
@@ -77,12 +85,14 @@ async function openTar(path: string): Promise<LayoutWriter> {
 
 /** Directories come before what is in them; times are 0, so that the same images give the same bytes. */
 class TarLayout implements LayoutWriter {
+  readonly borrows: boolean;
   readonly #tar: TarWriter;
   readonly #finish: () => Promise<void>;
   readonly #abandon: () => Promise<void>;
   readonly #directories = new Set<string>();
 
-  constructor(sink: Sink, finish: () => Promise<void>, abandon: () => Promise<void>) {
+  constructor(sink: Sink, borrows: boolean, finish: () => Promise<void>, abandon: () => Promise<void>) {
+    this.borrows = borrows;
     this.#tar = new TarWriter(sink);
     this.#finish = finish;
     this.#abandon = abandon;
@@ -135,6 +145,7 @@ async function openDirectory(path: string): Promise<LayoutWriter> {
 }
 
 class DirectoryLayout implements LayoutWriter {
+  readonly borrows = true;
   readonly #path: string;
   readonly #partial: string;
   readonly #directories = new Set<string>();

@@ -81,11 +81,12 @@ export class Holders {
   }
 
   /** Bytes that have gone when the first n retiring roots have, for each n from 0 on, and all bytes there are. */
-  bytesGone(): { gone: Float64Array; total: number } {
+  async bytesGone(pace: Pace): Promise<{ gone: Float64Array; total: number }> {
     const bytes = new Float64Array(this.retiring + 1);
     let total = 0;
     const { sizes } = this.#items;
     for (let item = 0; item < this.ranksOfItems.length; item++) {
+      if (item % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
       const rank = this.ranksOfItems[item] ?? NO_RECORD;
       if (rank === NO_RECORD) continue;
       const size = sizes[item] ?? 0;

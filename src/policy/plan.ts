@@ -87,7 +87,7 @@ function choiceHost(
     async effectOf(retired, retiring): Promise<Effect> {
       const ids = [...idsOf(retired), ...retiring.map(({ id }) => id)];
       const holders = await Holders.find(picture, ids, others(view, ids));
-      const { gone, total } = holders.bytesGone();
+      const { gone, total } = await holders.bytesGone(pace);
       const first = retired.length;
       return {
         gone: gone.subarray(first),
@@ -147,7 +147,7 @@ async function compose(
   const ids = idsOf(choice.retired);
   const staying = others(view, ids);
   const holders = await Holders.find(picture, ids, staying);
-  const { gone, total } = holders.bytesGone();
+  const { gone, total } = await holders.bytesGone(picture.pace);
   const garbage = gone[0] ?? 0;
   const freed = gone[ids.length] ?? 0;
   const objects = await objectsOf(picture, holders, marked(view, ids));

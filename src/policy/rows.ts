@@ -171,6 +171,7 @@ async function stayingBytes(
   const pins = new Array<number>(staying).fill(0);
   const reached = await itemsOf(picture, retired);
   for (let item = 0; item < sizes.length; item++) {
+    if (item % NODES_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
     const place = (holders.ranksOfItems[item] ?? NO_RECORD) - holders.retiring;
     if (place < 0) continue;
     const size = sizes[item] ?? 0;

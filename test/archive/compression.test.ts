@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
@@ -54,6 +54,28 @@ describe('compression', () => {
       assert.ok((await unpack(gzipSync(plain), {}, chunk)).equals(plain));
     });
   }
+
+  test('given gzip of any sizes, in members, split anywhere, then it comes out; padded also, cut off or followed by something not', async () => {
+    const upTo = (n: number): number => randomInt(n);
+    for (let n = 0; n < 8; n++) {
+      const contents = Array.from({ length: 1 + upTo(3) }, () =>
+        Buffer.concat([randomBytes(upTo(100_000)), Buffer.alloc(upTo(900_000), 'text ')]),
+      );
+      const zipped = Buffer.concat(contents.map((content) => gzipSync(content, { level: 1 })));
+      const chunk = 1 + upTo(n % 2 === 0 ? 300_000 : 3000);
+      const expected = Buffer.concat(contents);
+      const said = `${zipped.length} bytes in chunks of ${chunk}`;
+      assert.ok((await unpack(zipped, {}, chunk)).equals(expected), said);
+      const padded = Buffer.concat([zipped, Buffer.alloc(upTo(5000))]);
+      assert.ok((await unpack(padded, {}, chunk)).equals(expected), `${said}, padded`);
+      const damaged = (error: unknown): boolean =>
+        isKind(error, 'InvalidArgument') && /damaged gzip data/.test(String(error));
+      const cutOff = zipped.subarray(0, zipped.length - 1 - upTo(8));
+      await assert.rejects(unpack(cutOff, {}, chunk), damaged, `${said}, cut off`);
+      const followed = Buffer.concat([zipped, Buffer.from('more')]);
+      await assert.rejects(unpack(followed, {}, chunk), damaged, `${said}, followed`);
+    }
+  });
 
   test('given several gzip members, they come out in a row', async () => {
     const two = Buffer.concat([gzipSync('one'), gzipSync('two')]);

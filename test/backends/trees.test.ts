@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { renameSync, symlinkSync } from 'node:fs';
+import { renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { chmod, link, lutimes, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -269,6 +269,34 @@ for (const changes of [true, false]) {
   });
 }
 
+test('given more files than one call counts, several names and marked files, then the usage is that of du, and the marks are seen', async (t) => {
+  const tree = join(await tempDir(t), 'tree');
+  await mkdir(join(tree, 'deep/er'), { recursive: true });
+  const nameOf = (n: number): string => `number ${n}`.padEnd(200, '.');
+  for (let n = 0; n < 700; n++) writeFileSync(join(tree, 'deep', nameOf(n)), '');
+  await writeFile(join(tree, 'deep/er/large'), Buffer.alloc(100_000, 1));
+  await link(join(tree, 'deep/er/large'), join(tree, 'again'));
+  await link(join(tree, 'deep/er/large'), join(tree, 'deep/and again'));
+  await symlink('deep', join(tree, 'to'));
+  const usage = await diskUsage(tree);
+  assert.equal(usage.inodes, 705);
+  const du = execFileSync('du', ['-s', '--block-size=1', tree], { encoding: 'utf8' });
+  assert.equal(usage.size, Number.parseInt(du, 10));
+  const see = (): void => undefined;
+  assert.deepEqual(await diskUsage(tree, { see }), usage, 'one by one');
+  if (!sys.xattrSupported) return t.diagnostic('no marks: extended attributes do not work here');
+  const marked = join(tree, 'deep', nameOf(690));
+  for (const path of [marked, join(tree, 'deep/er/large')])
+    sys.lsetxattr(path, 'user.overlay.metacopy', Buffer.alloc(0));
+  const found: string[] = [];
+  await diskUsage(tree, {
+    marked: { attribute: 'user.overlay.metacopy', found: (path) => found.push(path.toString()) },
+  });
+  // Those with content, under each of their names.
+  const names = ['again', 'deep/and again', 'deep/er/large'].map((name) => join(tree, name));
+  assert.deepEqual(found.sort(), names);
+});
+
 test('given a directory that is replaced by a link while its tree is measured, then nothing outside counts', async (t) => {
   const root = await tempDir(t);
   const tree = join(root, 'tree');
@@ -276,12 +304,13 @@ test('given a directory that is replaced by a link while its tree is measured, t
   await mkdir(join(root, 'outside'));
   await writeFile(join(root, 'outside/large'), Buffer.alloc(1_000_000, 1));
   const seen: string[] = [];
-  const { inodes } = await diskUsage(tree, (path) => {
+  const see = (path: Buffer): void => {
     seen.push(path.toString());
     if (!path.equals(Buffer.from(join(tree, 'inner')))) return;
     renameSync(join(tree, 'inner'), join(root, 'away'));
     symlinkSync(join(root, 'outside'), join(tree, 'inner'));
-  });
+  };
+  const { inodes } = await diskUsage(tree, { see });
   assert.deepEqual([inodes, seen], [2, [tree, join(tree, 'inner')]]);
 });
 

@@ -199,6 +199,29 @@ describe('copy', () => {
     });
   }
 
+  it('given many small chunks, then they are written together; what a source gave before it broke off is written, too', async (t) => {
+    const world = await storeWorld(t);
+    const data = bytes(1_000_000);
+    const chunks = Array.from({ length: 1000 }, (_, n) => data.subarray(n * 1000, (n + 1) * 1000));
+    const real = await world.content.writer(ns1, 'r');
+    const sizes: number[] = [];
+    const writer = altered(real, {
+      write: async (chunk: Uint8Array) => {
+        sizes.push(chunk.length);
+        return real.write(chunk);
+      },
+    });
+    async function* breaking() {
+      yield* chunks.slice(0, 500);
+      throw new Error('broken');
+    }
+    await assert.rejects(copy(writer, ns1, breaking(), data.length, ''), /broken/);
+    assert.equal((await real.status()).offset, 500_000);
+    await copy(writer, ns1, chunks, data.length, digestOf(data));
+    assert.deepEqual(await world.read(ns1, digestOf(data)), data);
+    assert.ok(sizes.length <= 6, `written in ${sizes.length} pieces`);
+  });
+
   it('[#115] given a writer that loses everything at commit, then a source that can go back is sent again', async (t) => {
     const world = await storeWorld(t);
     const data = bytes(2000);

@@ -146,15 +146,10 @@ export async function setXattr(place: Place, name: string, value: Buffer): Promi
 }
 
 /** Undefined if it does not exist, or attributes are not supported. */
-export const getXattr = async (path: BytePath, name: string): Promise<Buffer | undefined> =>
-  xattrOf(fsPath(path), name);
-
-export const hasXattr = (path: string | Buffer, name: string): boolean => xattrOf(path, name) !== undefined;
-
-function xattrOf(path: string | Buffer, name: string): Buffer | undefined {
+export async function getXattr(path: BytePath, name: string): Promise<Buffer | undefined> {
   if (!sys.xattrSupported) return undefined;
   try {
-    return sys.lgetxattr(path, name);
+    return sys.lgetxattr(fsPath(path), name);
   } catch (error) {
     if (errnoOf(error) === 'ENODATA' || isNotPermitted(error)) return undefined;
     throw error;

@@ -8,14 +8,13 @@
  * the content of a file whose owner or mode changed in the layer below; a mount without that option cannot
  * read the file.
  */
-import type { Stats } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
 import { errnoOf, isAbsent } from '../../system/system-errors.js';
 import { inside, Root } from './beneath.js';
-import { getXattr, hasXattr } from './metadata.js';
+import { getXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
-import type { OverlayPrefix, Target } from './target.js';
+import type { Target } from './target.js';
 
 /** @throws FailedPrecondition if the index has files with several names */
 export async function refuseIndexed({ work, overlay }: Pick<Target, 'work' | 'overlay'>): Promise<void> {
@@ -38,9 +37,8 @@ export async function refuseIndexed({ work, overlay }: Pick<Target, 'work' | 'ov
   );
 }
 
-/** @throws FailedPrecondition for a file without content */
-export function refuseMetacopy(path: Buffer, stats: Stats, overlay: OverlayPrefix): void {
-  if (!stats.isFile() || stats.size === 0 || !hasXattr(path, `${overlay}metacopy`)) return;
+/** @throws FailedPrecondition: of a file that is marked `metacopy` */
+export function refuseMetacopy(path: Buffer): never {
   throw failedPrecondition(`${path} has only metadata: the overlay was mounted with metacopy=on`, {
     object: path.toString(),
     remedy: 'mount it with metacopy=on and open such files for writing, which copies their content',

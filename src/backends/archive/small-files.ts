@@ -4,10 +4,11 @@
  * Complete when `flush` resolves.
  *
  * Lists under way may finish in any order, so a name must not be in two of them; LayerTree flushes before it
- * looks up a name that was added here. Memory: a few lists of at most a megabyte.
+ * looks up a name that was added here. Memory: a few lists of half a megabyte, which are used again.
  */
 import { endianness } from 'node:os';
 import { present } from '../../errors.js';
+import { SpareBuffers } from '../../system/spare-buffers.js';
 import { errorOf, makeFiles, makeFilesSupported } from '../sys.js';
 import { type Place, placePath } from './beneath.js';
 import { entryError } from './entries.js';
@@ -15,14 +16,9 @@ import { isForbidden, isOwnerSet, type Skipped, timesOf } from './metadata.js';
 import { type BytePath, showPath } from './paths.js';
 import type { TarEntry } from './tar/tar-reader.js';
 
-/** Larger files are written separately. */
+/** Of the content, and of the attributes. Larger files are written separately. */
 const LARGEST_BYTES = 64 * 1024;
-const LIST_BYTES = 1024 * 1024;
-/**
- * Size of the first list. It grows, because most layers are small, and large buffers trigger the garbage
- * collector.
- */
-const FIRST_BYTES = 64 * 1024;
+const spare = new SpareBuffers(512 * 1024, 12);
 const FILES_PER_LIST = 256;
 const LISTS_UNDER_WAY = 3;
 
@@ -49,9 +45,7 @@ interface List {
 export class SmallFiles {
   readonly #skipped: Skipped;
   readonly #underWay: List[] = [];
-  #buffer: Buffer = NOTHING;
-  /** Buffers of finished lists. */
-  readonly #spare: Buffer[] = [];
+  #buffer: Buffer | undefined;
   #used = 0;
   #files: SmallFile[] = [];
 
@@ -60,8 +54,12 @@ export class SmallFiles {
   }
 
   /** Whether the entry can be created here. */
-  takes({ type, size, segments }: TarEntry): boolean {
-    return makeFilesSupported && type === 'file' && segments === undefined && size <= LARGEST_BYTES;
+  takes({ type, size, segments, xattrs }: TarEntry): boolean {
+    if (!makeFilesSupported || type !== 'file' || segments !== undefined || size > LARGEST_BYTES)
+      return false;
+    let attributes = 0;
+    for (const [key, value] of xattrs) attributes += key.length + value.length;
+    return attributes <= LARGEST_BYTES;
   }
 
   /**
@@ -74,10 +72,9 @@ export class SmallFiles {
     const name = place.path.slice(slash + 1);
     const attributes = packAttributes(entry, this.#skipped);
     const bytes = HEAD_BYTES + directory.length + name.length + attributes.length + entry.size;
-    await this.#makeRoom(bytes);
+    const buffer = await this.#roomFor(bytes);
     const start = this.#used;
     const at = start + HEAD_BYTES;
-    const buffer = this.#buffer;
     const sizes = [directory.length, name.length, attributes.length, entry.size];
     writeHead(new DataView(buffer.buffer, buffer.byteOffset + start), sizes, entry, this.#skipped);
     buffer.write(directory, at, 'latin1');
@@ -100,30 +97,30 @@ export class SmallFiles {
   async end(): Promise<void> {
     this.#files = [];
     this.#used = 0;
-    await Promise.allSettled(this.#underWay.splice(0).map(({ outcomes }) => outcomes));
+    const lists = this.#underWay.splice(0);
+    await Promise.allSettled(lists.map(({ outcomes }) => outcomes));
+    for (const { buffer } of lists) spare.giveBack(buffer);
+    if (this.#buffer !== undefined) spare.giveBack(this.#buffer);
+    this.#buffer = undefined;
   }
 
-  /** Makes room in the list for this many more bytes; sends a full list. */
-  async #makeRoom(bytes: number): Promise<void> {
-    if (this.#used + bytes > Math.max(LIST_BYTES, this.#buffer.length)) await this.#send();
-    const needed = this.#used + bytes;
-    if (needed <= this.#buffer.length) return;
-    const twice = Math.min(2 * this.#buffer.length, LIST_BYTES);
-    const larger = Buffer.allocUnsafe(Math.max(needed, twice, FIRST_BYTES));
-    this.#buffer.copy(larger, 0, 0, this.#used);
-    this.#buffer = larger;
+  /** The list, with room for this many more bytes, which are no more than it has; a full one is sent. */
+  async #roomFor(bytes: number): Promise<Buffer> {
+    if (this.#used + bytes > spare.bytes) await this.#send();
+    this.#buffer ??= spare.take();
+    return this.#buffer;
   }
 
   /** Sends the current list. */
   async #send(): Promise<void> {
     const [first] = this.#files;
     if (first === undefined) return;
-    const buffer = this.#buffer;
+    const buffer = present(this.#buffer, 'the list of its files');
     const outcomes = makeFiles(first.place.root.fd, buffer.subarray(0, this.#used));
     // Reported to the caller that awaits the list; until then an error must not be an unhandled rejection.
     outcomes.catch(() => undefined);
     this.#underWay.push({ files: this.#files, buffer, outcomes });
-    this.#buffer = this.#spare.pop() ?? NOTHING;
+    this.#buffer = undefined;
     this.#files = [];
     this.#used = 0;
     while (this.#underWay.length >= LISTS_UNDER_WAY) await this.#finishOne();
@@ -134,7 +131,7 @@ export class SmallFiles {
     if (list === undefined) return;
     const { files, buffer, outcomes } = list;
     const made = await outcomes;
-    this.#spare.push(buffer);
+    spare.giveBack(buffer);
     for (const [i, { name, place }] of files.entries()) {
       const outcome = present(made[i], `the outcome of ${name}`);
       const errno = outcome & ERRNO;

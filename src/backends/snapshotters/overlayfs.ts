@@ -5,7 +5,7 @@
  *   snapshots/<id>/fs     what the snapshot changed (0755), every kind
  *   snapshots/<id>/work   the kernel's scratch directory (0711), active snapshots only
  */
-import { existsSync, type Stats } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -18,6 +18,7 @@ import { refuseIndexed, refuseMetacopy } from '../archive/overlay-index.js';
 import { toBytePath } from '../archive/paths.js';
 import type { OverlayPrefix } from '../archive/target.js';
 import type { Mount } from '../contract.js';
+import type { Noticed } from '../disk-usage.js';
 import { makeRoot } from '../files.js';
 import { supportsEntryTypes } from './entry-types.js';
 import { mappedRoot } from './id-map.js';
@@ -226,11 +227,9 @@ class OverlayDriver implements SnapshotDriver {
   }
 
   /** Children are mounted without what another mount's options kept outside the layer. */
-  async checkCommit(directory: string): Promise<(path: Buffer, stats: Stats) => void> {
+  async checkCommit(directory: string): Promise<Noticed['marked']> {
     await refuseIndexed({ work: toBytePath(join(directory, 'work')), overlay: this.#overlay });
-    return (path, stats) => {
-      if (!this.#keepsMetacopy) refuseMetacopy(path, stats, this.#overlay);
-    };
+    return this.#keepsMetacopy ? undefined : { attribute: `${this.#overlay}metacopy`, found: refuseMetacopy };
   }
 
   shownLabels(snapshot: StoredSnapshot): StringMap {

@@ -3,10 +3,10 @@
  * Implemented by native.ts and overlayfs.ts. Directories are given by the snapshotter's root here, however
  * that is reached.
  */
-import type { Stats } from 'node:fs';
 import { join } from 'node:path';
 import type { StringMap } from '../../model/records.js';
 import type { Mount } from '../contract.js';
+import type { Noticed } from '../disk-usage.js';
 import type { StoredSnapshot } from './metastore-records.js';
 
 export const SNAPSHOTS = 'snapshots';
@@ -47,9 +47,9 @@ export interface SnapshotDriver {
   contents(id: number): string;
   /**
    * Optional: FailedPrecondition for an active snapshot whose directory alone is not what its mount showed.
-   * Returns a check, with the same error, for each entry of it.
+   * Returns what is checked of each file, with the same error.
    */
-  checkCommit?(directory: string): Promise<(path: Buffer, stats: Stats) => void>;
+  checkCommit?(directory: string): Promise<Noticed['marked']>;
   /** Labels that are computed, not stored. */
   shownLabels?(snapshot: StoredSnapshot): StringMap;
 }

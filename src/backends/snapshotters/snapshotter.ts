@@ -13,7 +13,6 @@
  * Threading: operations on different keys overlap; building a directory (a copy can take minutes) delays only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
  */
-import type { Stats } from 'node:fs';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument, notFound, openedReadOnly } from '../../errors.js';
 import { shown } from '../../held-paths.js';
@@ -34,7 +33,7 @@ import type {
   SnapshotterBackend,
   Usage,
 } from '../contract.js';
-import { diskUsage } from '../disk-usage.js';
+import { diskUsage, type Noticed } from '../disk-usage.js';
 import { FileLock } from '../file-lock.js';
 import { makeRoot, orAbsent, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
@@ -345,10 +344,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return names.filter((name) => isSnapshotNumber(name) && Number(name) <= this.#meta.sequence);
   }
 
-  async #measure(id: number, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
+  async #measure(id: number, marked?: Noticed['marked']): Promise<Usage> {
     const path = this.#contents(id);
     try {
-      return await diskUsage(path, see);
+      return await diskUsage(path, { marked });
     } catch (error) {
       if (error instanceof EbbtideError) throw error;
       throw diskError('measure', path, error);

@@ -2,6 +2,7 @@
  * What the root takes on its disk, by what it is for: every entry is in one line, so that the lines add up to what `du`
  * says. Called by retained.ts; reads only, and goes through all directories.
  */
+import type { Stats } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { INGESTS, ingestName } from '../../backends/content/layout.js';
@@ -83,7 +84,7 @@ export class MeasuredDisk {
   async #walk(places: Places, signal: AbortSignal | undefined): Promise<void> {
     const counted = new Set<string>();
     const above = Buffer.byteLength(this.#root) + 1;
-    const { size } = await diskUsage(this.#root, (path, stats) => {
+    const see = (path: Buffer, stats: Stats): void => {
       throwIfAborted(signal);
       if (stats.nlink > 1 && !stats.isDirectory()) {
         const inode = `${stats.dev}:${stats.ino}`;
@@ -96,7 +97,8 @@ export class MeasuredDisk {
       else if ('ingest' in place)
         this.#ingests.set(place.ingest, (this.#ingests.get(place.ingest) ?? 0) + bytes);
       else this.#objects.set(place.object, (this.#objects.get(place.object) ?? 0) + bytes);
-    });
+    };
+    const { size } = await diskUsage(this.#root, { see });
     this.#total = size;
   }
 

@@ -12,6 +12,7 @@ import { KnownLayers } from '../../backends/archive/known-layers.js';
 import type { ArchiveLimits } from '../../backends/archive/limits.js';
 import type { BytePath } from '../../backends/archive/paths.js';
 import { writableTarget } from '../../backends/archive/target.js';
+import { chunksOf } from '../../backends/content/chunks-of.js';
 import type { Mount } from '../../backends/contract.js';
 import {
   invalidArgument,
@@ -309,7 +310,7 @@ export class LayerChain {
     const { digest: name, mediaType } = layer.descriptor;
     const reader = await this.#services.content.readerAt(this.#ctx, name);
     try {
-      return await work(reader.stream(), {
+      return await work(chunksOf(reader), {
         ...{ mediaType, signal, limits },
         progress: progress && ((done) => this.#report(layer, done)),
       });

@@ -8,6 +8,7 @@
 import { applyDetached, applyLayer } from '../../backends/archive/apply.js';
 import { showPath } from '../../backends/archive/paths.js';
 import { bindOfDetached, readableTarget } from '../../backends/archive/target.js';
+import { chunksOf } from '../../backends/content/chunks-of.js';
 import type { Mount, MountOwner } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
 import { failedPrecondition, invalidArgument, notImplemented } from '../../errors.js';
@@ -72,8 +73,8 @@ async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Prom
   const { digest, size } = await snapshotter.write(call.context, key, async (mounts, removal) => {
     const options = { mediaType: layer.mediaType, signal: AbortSignal.any([call.signal, removal]) };
     // Its client commits it as it is, whatever it will be on.
-    if (isDetached) return (await applyDetached(mounts, reader.stream(), options)).applied;
-    return applyLayer(mounts, reader.stream(), options);
+    if (isDetached) return (await applyDetached(mounts, chunksOf(reader), options)).applied;
+    return applyLayer(mounts, chunksOf(reader), options);
   });
   return { mediaType: PLAIN_LAYER, digest, size };
 }

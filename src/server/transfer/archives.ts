@@ -65,15 +65,22 @@ export async function exportStream(
     reporter.report({ event: 'Exporting' });
     const sender = new ByteSender(stream);
     const [platform, ...more] = platforms.map(platformOf);
-    await exportImages(host.db, call.cancellable, names, (bytes) => sender.send(bytes), {
-      ...(allPlatforms && { allPlatforms }),
-      // Of one platform only its manifest; of several an index with theirs.
-      ...(!allPlatforms &&
-        platform &&
-        (more.length === 0 ? { platform } : { platforms: [platform, ...more] })),
-      dockerManifest: !output.skipCompatibilityManifest,
-      nonDistributable: !output.skipNonDistributable,
-    });
+    await exportImages(
+      host.db,
+      call.cancellable,
+      names,
+      { borrow: (bytes) => sender.send(bytes) },
+      {
+        ...(allPlatforms && { allPlatforms }),
+        // Of one platform only its manifest; of several an index with theirs.
+        ...(!allPlatforms &&
+          platform &&
+          (more.length === 0 ? { platform } : { platforms: [platform, ...more] })),
+        dockerManifest: !output.skipCompatibilityManifest,
+        nonDistributable: !output.skipNonDistributable,
+      },
+    );
+    await sender.flush();
     reporter.report({ event: 'Completed export' });
   });
 }

@@ -3,6 +3,7 @@ import { requireNamespace } from '../../context.js';
 import { invalidArgument } from '../../errors.js';
 import type { Call, Duplex } from '../call.js';
 import type { AnyMessage } from '../messages/messages.js';
+import { codecOf } from '../schema.js';
 import { duplex, type Service } from '../service.js';
 import { anyOf, messageIn } from './any.js';
 import type { NamedStream, Streams } from './streams.js';
@@ -11,15 +12,19 @@ const INIT = 'containerd.services.streaming.v1.StreamInit';
 
 export const streamingService = (streams: Streams): Service => ({
   name: 'containerd.services.streaming.v1.Streaming',
+  codecs: { Stream: { frameResponse } },
   methods: {
-    Stream: duplex((stream: Duplex<AnyMessage, AnyMessage>, call) => serve(streams, stream, call)),
+    Stream: duplex((stream: Duplex<AnyMessage, AnyMessage | Buffer>, call) => serve(streams, stream, call)),
   },
 });
+
+const frameResponse = (message: unknown, bytesMax: number): Buffer =>
+  Buffer.isBuffer(message) ? message : codecOf('google.protobuf.Any').frame(message, bytesMax);
 
 /** Until the stream's user closes it, or the client is gone. */
 async function serve(
   streams: Streams,
-  { requests, send }: Duplex<AnyMessage, AnyMessage>,
+  { requests, send }: Duplex<AnyMessage, AnyMessage | Buffer>,
   call: Call,
 ): Promise<void> {
   const namespace = requireNamespace(call.context);

@@ -11,8 +11,11 @@ const ID_BYTES_MAX = 1024;
 export interface NamedStream {
   /** The client's next message; undefined when it has sent all. Rejects when it is gone. */
   receive(): Promise<AnyMessage | undefined>;
-  /** Resolves when the next may be sent. Rejects when the client is gone. */
-  send(message: AnyMessage): Promise<void>;
+  /**
+   * Resolves when the next may be sent. Rejects when the client is gone. A message that is encoded has PREFIX_BYTES free bytes before it, and
+   * its buffer is free again then, unless it rejects.
+   */
+  send(message: AnyMessage | Buffer): Promise<void>;
   /** Ends the stream, with an error if there is one. Idempotent. */
   close(error?: unknown): void;
 }

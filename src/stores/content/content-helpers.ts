@@ -10,6 +10,7 @@ import { digestOf, parseDigest } from '../../model/digest.js';
 import { messageOf } from '../../system/system-errors.js';
 import { type Positioned, positioned, type Source } from './content-source.js';
 import type { CommitOptions, ContentWriter } from './content-writer.js';
+import { Gathered } from './gathered.js';
 
 export type { RandomAccessSource, SeekableSource, Source } from './content-source.js';
 
@@ -119,11 +120,14 @@ export async function copy(
   options: CommitOptions = {},
 ): Promise<void> {
   const from = positioned(source);
+  const gathered = new Gathered();
   try {
-    while (!(await copyOnce(writer, ctx, from, size, expected, options))) throwIfAborted(ctx.signal);
+    while (!(await copyOnce(writer, ctx, from, gathered, size, expected, options)))
+      throwIfAborted(ctx.signal);
   } catch (error) {
     if (!isAlreadyExists(error)) throw error;
   } finally {
+    gathered.end();
     await from.close?.();
   }
 }
@@ -133,13 +137,14 @@ async function copyOnce(
   writer: ContentWriter,
   ctx: CallContext,
   from: Positioned,
+  gathered: Gathered,
   size: number,
   expected: string,
   options: CommitOptions,
 ): Promise<boolean> {
   try {
     const { offset } = await writer.status();
-    const end = offset + (await pump(writer, from.chunks(offset), ctx.signal));
+    const end = offset + (await pump(writer, from, offset, gathered, ctx.signal));
     if (size !== 0 && end < size) {
       throw unknownError(
         `source of ingest "${writer.ref}" ended at ${end} of ${size} bytes: unexpected EOF`,
@@ -157,15 +162,49 @@ async function copyOnce(
   }
 }
 
+/** Sends what follows an offset, small chunks together; returns how much it was. */
 async function pump(
   writer: ContentWriter,
-  chunks: AsyncIterable<Uint8Array>,
+  from: Positioned,
+  offset: number,
+  gathered: Gathered,
   signal: AbortSignal | undefined,
 ): Promise<number> {
   let sent = 0;
-  for await (const chunk of chunks) {
-    throwIfAborted(signal);
-    sent += await writer.write(chunk);
+  const write = async (bytes: Uint8Array): Promise<void> => {
+    if (bytes.length > 0) sent += await writer.write(bytes);
+  };
+  const flush = async (): Promise<void> => {
+    await write(gathered.bytes);
+    gathered.clear();
+  };
+  // What a writer that was reset did not take; a plain source does not give it again.
+  gathered.dropBefore(offset);
+  const start = offset + gathered.bytes.length;
+  await flush();
+  const chunks = from.chunks(start)[Symbol.asyncIterator]();
+  const nextChunk = async (): Promise<Uint8Array | undefined> => {
+    try {
+      const next = await chunks.next();
+      if (next.done === true) return undefined;
+      throwIfAborted(signal);
+      return next.value;
+    } catch (error) {
+      // A source that breaks off goes on from here the next time.
+      await flush().catch(() => undefined);
+      throw error;
+    }
+  };
+  try {
+    for (let at = start, chunk = await nextChunk(); chunk !== undefined; chunk = await nextChunk()) {
+      at += chunk.length;
+      if (gathered.add(chunk, at)) continue;
+      await flush();
+      if (!gathered.add(chunk, at)) await write(chunk);
+    }
+    await flush();
+  } finally {
+    await chunks.return?.();
   }
   return sent;
 }

@@ -1,13 +1,11 @@
 /**
  * Compressed archives: detected by their first bytes, not by a media type. Output is limited while it
- * streams, so that a bomb stops early. Gzip runs on Node's thread pool; nothing here keeps more than a few
- * chunks.
+ * streams, so that a bomb stops early. Nothing here keeps more than a few chunks.
  */
-import { pipeline, Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
-import { EbbtideError, invalidArgument, throwIfAborted } from '../../../errors.js';
+import { throwIfAborted } from '../../../errors.js';
 import { ChunkReader } from '../chunks.js';
 import { type ArchiveLimits, RATIO_FREE_BYTES, tooMuch } from '../limits.js';
+import { gunzip } from './gzip.js';
 import { isZstdMagic, unzstd } from './zstd.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
@@ -35,7 +33,10 @@ export interface Decompressed {
   chunks: AsyncIterable<Uint8Array>;
 }
 
-/** The uncompressed form of a stream. InvalidArgument while reading when it is damaged. */
+/**
+ * The uncompressed form of a stream. InvalidArgument while reading when it is damaged. A chunk is valid until the next one is asked for, and
+ * so may those of the source be.
+ */
 export async function decompress(
   source: AsyncIterable<Uint8Array>,
   options: DecompressOptions,
@@ -88,25 +89,5 @@ async function* limited(
       throw tooMuch(`decompresses to more than ${limits.maxRatio} times its size`, name, 'maxRatio');
     }
     yield chunk;
-  }
-}
-
-async function* gunzip(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void> {
-  const unpacker = createGunzip({ chunkSize: 128 * 1024 });
-  const input = Readable.from(source, { objectMode: true });
-  // Errors of the source arrive through the decompressor, which the pipeline destroys with them.
-  pipeline(input, unpacker, () => undefined);
-  try {
-    for await (const chunk of unpacker) yield chunk;
-  } catch (error) {
-    throw error instanceof EbbtideError
-      ? error
-      : invalidArgument(`damaged gzip data: ${error instanceof Error ? error.message : String(error)}`, {
-          cause: error,
-          remedy: 'fetch or build the archive again',
-        });
-  } finally {
-    input.destroy();
-    unpacker.destroy();
   }
 }
