@@ -14,6 +14,7 @@ import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
+import { identityAt, identityText } from '../system/file-identity.js';
 import { meant, messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
@@ -22,6 +23,7 @@ import { Output, type OutputOptions } from './output/output.js';
 import { Progress } from './output/progress.js';
 import { StandardOutput } from './output/standard-output.js';
 import { openForReading } from './read-only.js';
+import type { RemoteStore } from './remote/store.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -220,10 +222,8 @@ async function openStore(
   const { root, readOnly = false } = options;
   if (readOnly) checkReadOnly(options, reads);
   // First, because a user of the daemon may not be allowed to read the root.
-  const daemon = readOnly
-    ? undefined
-    : (options.address ?? process.env.EBBTIDE_ADDRESS) || (await findDaemon(root));
-  if (daemon !== undefined) return connect(daemon);
+  const daemon = await daemonOf(options);
+  if (daemon !== undefined) return daemon;
   const etcd = etcdConfig(options);
   try {
     if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
@@ -243,7 +243,7 @@ async function openStore(
     // A daemon may have been starting.
     const late = isKind(error, 'Unavailable') && !readOnly ? await findDaemon(root) : undefined;
     if (late === undefined) throw error;
-    return connect(late);
+    return late;
   }
 }
 
@@ -260,8 +260,14 @@ function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
   }
 }
 
-// Loaded on demand: most runs of the command do not need the client.
-async function connect(address: string): Promise<Store> {
+/** The daemon that was named, or else the root's; undefined without one, and with `--read-only`. */
+export async function daemonOf({
+  root,
+  address = process.env.EBBTIDE_ADDRESS,
+  readOnly,
+}: GlobalOptions): Promise<RemoteStore | undefined> {
+  if (readOnly) return undefined;
+  if (!address) return findDaemon(root);
   const [{ RemoteStore }, { socketPath }] = await Promise.all([
     import('./remote/store.js'),
     import('../server/run-file.js'),
@@ -269,14 +275,29 @@ async function connect(address: string): Promise<Store> {
   return RemoteStore.connect(socketPath(address));
 }
 
-/** The address of the root's daemon, if there is one. */
-export async function findDaemon(root: string): Promise<string | undefined> {
+/**
+ * The root's daemon, if there is one. What listens at its address may be the daemon of another root: of the one that this root is a
+ * copy of, or one that took the address of a daemon that was killed.
+ */
+export async function findDaemon(root: string): Promise<RemoteStore | undefined> {
   const [{ daemonAddress }, { isListening }] = await Promise.all([
     import('../server/run-file.js'),
     import('../server/connections/listener.js'),
   ]);
   const address = await daemonAddress(root);
-  return (await isListening(address)) ? address : undefined;
+  if (!(await isListening(address))) return undefined;
+  // Loaded on demand: most runs of the command do not need the client.
+  const { RemoteStore } = await import('./remote/store.js');
+  const daemon = await RemoteStore.connect(address).catch((error: unknown) => {
+    // It is stopping, or does not answer: then the store itself says who has it.
+    if (isKind(error, 'Unavailable')) return undefined;
+    throw error;
+  });
+  if (daemon === undefined) return undefined;
+  const here = identityAt(root);
+  if (here !== undefined && daemon.rootIdentity === identityText(here)) return daemon;
+  await daemon[Symbol.asyncDispose]();
+  return undefined;
 }
 
 async function guarded(

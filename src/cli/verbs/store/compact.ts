@@ -41,10 +41,10 @@ export function compact(program: Command): void {
               remedy: 'compact and defragment etcd itself (etcdctl compact, etcdctl defrag)',
             });
           }
-          const daemon = await findDaemon(root);
+          await using daemon = await findDaemon(root);
           if (daemon !== undefined) {
             throw unavailable(`a daemon has the store in ${root} open`, {
-              object: daemon,
+              object: daemon.address,
               remedy: 'stop the daemon, compact the store, and start it again',
             });
           }
