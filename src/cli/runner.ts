@@ -3,8 +3,9 @@
  * Ctrl-C into an abort, and errors into one sentence and an exit code. Every verb registers itself with one
  * of these functions.
  */
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
@@ -17,6 +18,7 @@ import { openDB } from '../open.js';
 import { identityAt, identityText } from '../system/file-identity.js';
 import { meant, messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
+import { isPath, valueName } from './command-tree.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output/output.js';
@@ -52,11 +54,24 @@ export interface StoreEnv extends Env {
   ctx: CallContext;
 }
 
-/** The root without `--root`. */
+/** The root without `--root`; empty, which no verb takes, for a user without a home directory. */
 export function defaultRoot(): string {
   if (process.env.EBBTIDE_ROOT) return process.env.EBBTIDE_ROOT;
   if (process.getuid?.() === 0) return '/var/lib/ebbtide';
-  return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'ebbtide');
+  const { XDG_DATA_HOME = '' } = process.env;
+  // A relative path is to be ignored, by its specification: it would be another store in each directory.
+  if (isAbsolute(XDG_DATA_HOME)) return join(XDG_DATA_HOME, 'ebbtide');
+  const home = homeDirectory();
+  return isAbsolute(home) ? join(home, '.local', 'share', 'ebbtide') : '';
+}
+
+function homeDirectory(): string {
+  try {
+    return homedir();
+  } catch {
+    // Neither in the environment nor in the list of users.
+    return '';
+  }
 }
 
 export const standardOutput = new StandardOutput((error) => {
@@ -96,12 +111,34 @@ export function verb<O extends object, A extends Arguments = string[]>(
     const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
     if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
     if (given.core !== undefined) process.env.EBBTIDE_CORE = given.core;
+    checkPaths(command);
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, command, async (env) => {
       if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());
       await fn(env, args as readonly string[] as A, options);
     });
   };
+}
+
+/** InvalidArgument for a path that is empty, which would be the working directory, or that this program cannot have read as it is. */
+function checkPaths(command: Command): void {
+  const check = (what: string, value: unknown): void => {
+    // The root has words of its own: it may be empty without having been named.
+    if (value === '' && what !== '--root')
+      throw invalidArgument(`${what} is empty`, { object: what, remedy: 'name a file or a directory' });
+    // What is not UTF-8 arrives with this mark in its place, so the name would be another one.
+    if (typeof value === 'string' && value.includes('\ufffd') && !existsSync(value))
+      throw invalidArgument(`${what} is not valid UTF-8`, {
+        object: value,
+        remedy: 'rename it, or go there and use a relative path',
+      });
+  };
+  for (const [i, argument] of command.registeredArguments.entries())
+    if (isPath(argument.name()))
+      for (const value of [command.processedArgs[i]].flat()) check(argument.name(), value);
+  for (let at: Command | null = command; at !== null; at = at.parent)
+    for (const option of at.options)
+      if (isPath(valueName(option))) check(`--${option.name()}`, at.getOptionValue(option.attributeName()));
 }
 
 /** Another program's objects are looked up in all namespaces unless one was named. */
