@@ -3,7 +3,6 @@
  * Ctrl-C into an abort, and errors into one sentence and an exit code. Every verb registers itself with one
  * of these functions.
  */
-import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
@@ -15,17 +14,16 @@ import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
-import { identityAt, identityText } from '../system/file-identity.js';
 import { meant, messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
-import { isPath, valueName } from './command-tree.js';
+import { checkPaths } from './check-paths.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output/output.js';
 import { Progress } from './output/progress.js';
 import { StandardOutput } from './output/standard-output.js';
 import { openForReading } from './read-only.js';
-import type { RemoteStore } from './remote/store.js';
+import { daemonOf, findDaemon } from './remote/find-daemon.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -118,27 +116,6 @@ export function verb<O extends object, A extends Arguments = string[]>(
       await fn(env, args as readonly string[] as A, options);
     });
   };
-}
-
-/** InvalidArgument for a path that is empty, which would be the working directory, or that this program cannot have read as it is. */
-function checkPaths(command: Command): void {
-  const check = (what: string, value: unknown): void => {
-    // The root has words of its own: it may be empty without having been named.
-    if (value === '' && what !== '--root')
-      throw invalidArgument(`${what} is empty`, { object: what, remedy: 'name a file or a directory' });
-    // What is not UTF-8 arrives with this mark in its place, so the name would be another one.
-    if (typeof value === 'string' && value.includes('\ufffd') && !existsSync(value))
-      throw invalidArgument(`${what} is not valid UTF-8`, {
-        object: value,
-        remedy: 'rename it, or go there and use a relative path',
-      });
-  };
-  for (const [i, argument] of command.registeredArguments.entries())
-    if (isPath(argument.name()))
-      for (const value of [command.processedArgs[i]].flat()) check(argument.name(), value);
-  for (let at: Command | null = command; at !== null; at = at.parent)
-    for (const option of at.options)
-      if (isPath(valueName(option))) check(`--${option.name()}`, at.getOptionValue(option.attributeName()));
 }
 
 /** Another program's objects are looked up in all namespaces unless one was named. */
@@ -295,46 +272,6 @@ function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
       remedy: 'leave one of them out',
     });
   }
-}
-
-/** The daemon that was named, or else the root's; undefined without one, and with `--read-only`. */
-export async function daemonOf({
-  root,
-  address = process.env.EBBTIDE_ADDRESS,
-  readOnly,
-}: GlobalOptions): Promise<RemoteStore | undefined> {
-  if (readOnly) return undefined;
-  if (!address) return findDaemon(root);
-  const [{ RemoteStore }, { socketPath }] = await Promise.all([
-    import('./remote/store.js'),
-    import('../server/run-file.js'),
-  ]);
-  return RemoteStore.connect(socketPath(address));
-}
-
-/**
- * The root's daemon, if there is one. What listens at its address may be the daemon of another root: of the one that this root is a
- * copy of, or one that took the address of a daemon that was killed.
- */
-export async function findDaemon(root: string): Promise<RemoteStore | undefined> {
-  const [{ daemonAddress }, { isListening }] = await Promise.all([
-    import('../server/run-file.js'),
-    import('../server/connections/listener.js'),
-  ]);
-  const address = await daemonAddress(root);
-  if (!(await isListening(address))) return undefined;
-  // Loaded on demand: most runs of the command do not need the client.
-  const { RemoteStore } = await import('./remote/store.js');
-  const daemon = await RemoteStore.connect(address).catch((error: unknown) => {
-    // It is stopping, or does not answer: then the store itself says who has it.
-    if (isKind(error, 'Unavailable')) return undefined;
-    throw error;
-  });
-  if (daemon === undefined) return undefined;
-  const here = identityAt(root);
-  if (here !== undefined && daemon.rootIdentity === identityText(here)) return daemon;
-  await daemon[Symbol.asyncDispose]();
-  return undefined;
 }
 
 async function guarded(

@@ -9,7 +9,8 @@ import { invalidArgument, unavailable } from '../../../errors.js';
 import { etcdConfig } from '../../etcd-options.js';
 import { bytes, type Output } from '../../output/output.js';
 import { printable } from '../../output/printable.js';
-import { findDaemon, verb } from '../../runner.js';
+import { findDaemon } from '../../remote/find-daemon.js';
+import { verb } from '../../runner.js';
 
 interface Options {
   output?: string;

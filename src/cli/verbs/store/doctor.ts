@@ -21,7 +21,8 @@ import { exitCodes } from '../../exit-codes.js';
 import { hostDocument } from '../../output/documents.js';
 import { bytes, type Output, printable, shortTime } from '../../output/output.js';
 import { openForReading } from '../../read-only.js';
-import { daemonOf, type GlobalOptions, verb } from '../../runner.js';
+import { daemonOf } from '../../remote/find-daemon.js';
+import { type GlobalOptions, verb } from '../../runner.js';
 import type { Store } from '../../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 
