@@ -72,6 +72,7 @@ export class Cluster {
         host.dirty.deletedElsewhere(count);
         queueMicrotask(() => host.changedElsewhere());
       },
+      setBack: () => host.orphans.setBack(),
       collected: () => {
         if (!this.#collecting) host.dirty.resetDeletions();
       },

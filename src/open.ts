@@ -35,6 +35,7 @@ import { ExpiryClock } from './gc/schedule/expiry-clock.js';
 import { createDiskPool, type DiskPool } from './gc/sweep/disk-pool.js';
 import { createGraph } from './graph/carriers.js';
 import { History } from './history/history.js';
+import { formatSeconds, NANOS_PER_SECOND, now } from './model/time.js';
 import { NoStore } from './no-store.js';
 import { layout } from './system/root-layout.js';
 import { errnoOf, fsError } from './system/system-errors.js';
@@ -57,6 +58,7 @@ export async function newDB(
   snapshotters: Readonly<Record<string, SnapshotterBackend>>,
   ...opts: DBOpt[]
 ): Promise<DB> {
+  checkClock();
   const backends = new Map(Object.entries(snapshotters));
   if (etcd === undefined || embedded !== undefined) {
     if (etcd !== undefined && embedded?.kind !== 'etcd') {
@@ -117,6 +119,20 @@ async function assemble(
   return db;
 }
 
+/** Times are stored as nanoseconds in 64 bits. */
+function checkClock(): void {
+  const time = now();
+  if (BigInt.asIntN(64, time + LEASES_NS) === time + LEASES_NS) return;
+  throw failedPrecondition(
+    `the clock of this machine is at ${formatSeconds(time)}: times are stored until 2262`,
+    {
+      remedy: 'set the clock',
+    },
+  );
+}
+/** What is stamped soon, or expires soon, is stored too. */
+const LEASES_NS = 366n * 86_400n * NANOS_PER_SECOND;
+
 export { layout };
 
 /**
@@ -126,6 +142,7 @@ export { layout };
  */
 export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
+  checkClock();
   const root = resolve(options.root);
   const log = options.log ?? logToStderr;
   const { readOnly = false } = options;

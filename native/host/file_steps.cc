@@ -60,7 +60,14 @@ int syncDirectory(const std::string& path) {
 
 int setTimes(int descriptor, int64_t nanos) {
   constexpr int64_t kSecond = 1'000'000'000;
-  const timespec time{static_cast<time_t>(nanos / kSecond), static_cast<long>(nanos % kSecond)};
+  int64_t seconds = nanos / kSecond;
+  int64_t rest = nanos % kSecond;
+  // Before 1970.
+  if (rest < 0) {
+    rest += kSecond;
+    seconds--;
+  }
+  const timespec time{static_cast<time_t>(seconds), static_cast<long>(rest)};
   const timespec times[2] = {time, time};
   return futimens(descriptor, times) == 0 ? 0 : errno;
 }

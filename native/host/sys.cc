@@ -43,17 +43,11 @@ int64_t sizeArgument(Info info, size_t i) {
   return static_cast<int64_t>(number);
 }
 
+// Seconds and nanoseconds: more than 64 bits of nanoseconds, since files may have times after 2262.
 timespec timeArgument(Info info, size_t i) {
-  int64_t ns = 0;
-  bool lossless = false;
-  if (napi_get_value_bigint_int64(info.Env(), info[i], &ns, &lossless) != napi_ok || !lossless) throw Errno{EINVAL};
-  int64_t seconds = ns / 1'000'000'000;
-  int64_t rest = ns % 1'000'000'000;
-  if (rest < 0) {
-    rest += 1'000'000'000;
-    seconds--;
-  }
-  return {static_cast<time_t>(seconds), static_cast<long>(rest)};
+  int64_t seconds = 0;
+  if (napi_get_value_int64(info.Env(), info[i], &seconds) != napi_ok) throw Errno{EINVAL};
+  return {static_cast<time_t>(seconds), numberArgument<long>(info, i + 1)};
 }
 
 // --------------------------------------------------------------------------------------------------------- mounts
@@ -135,7 +129,7 @@ Napi::Value mknodCall(Info info) {
 
 Napi::Value utimesCall(Info info) {
   return returnErrno(info, [&] {
-    const timespec times[2] = {timeArgument(info, 1), timeArgument(info, 2)};
+    const timespec times[2] = {timeArgument(info, 1), timeArgument(info, 3)};
     check(utimensat(AT_FDCWD, bytesArgument(info, 0).c_str(), times, AT_SYMLINK_NOFOLLOW));
     return success(info);
   });

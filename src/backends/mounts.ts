@@ -3,10 +3,10 @@
  * and tests. Needs root; mounts are those of this process's mount namespace.
  */
 import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { isAbsolute, join, normalize, resolve } from 'node:path';
 import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
 import { errnoOf, fsError, isFull, messageOf } from '../system/system-errors.js';
+import { temporaryDirectory } from '../system/temporary-directory.js';
 import type { Mount } from './contract.js';
 import { needsUserXattr } from './snapshotters/user-xattr.js';
 import { sys, UmountFlag } from './sys.js';
@@ -26,7 +26,7 @@ export async function withMounts<T>(
   fn: (directory: string) => Promise<T> | T,
 ): Promise<T> {
   if (mounts.length === 0) throw invalidArgument('there is nothing to mount');
-  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-mount-'));
+  const directory = await temporaryDirectory('mount');
   const mounted: string[] = [];
   try {
     for (const mount of mounts) {
@@ -190,7 +190,7 @@ export function canMount(): Promise<{ ok: boolean; reason?: string }> {
 }
 
 async function tryMount(): Promise<{ ok: boolean; reason?: string }> {
-  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-mount-'));
+  const directory = await temporaryDirectory('mount');
   try {
     await withMounts([{ type: 'bind', source: directory, options: ['bind', 'ro'] }], () => undefined);
     return { ok: true };

@@ -36,7 +36,8 @@ interface Addon {
   lgetxattr(path: SysPath, name: string): Buffer | number;
   llistxattr(path: SysPath): Buffer | number;
   lremovexattr(path: SysPath, name: string): number;
-  utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): number;
+  /** Seconds and nanoseconds of each. */
+  utimes(path: SysPath, ...times: readonly number[]): number;
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
@@ -179,11 +180,17 @@ export function lremovexattr(path: SysPath, name: string): void {
  */
 export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
   if (addon !== undefined) {
-    check(addon.utimes(path, atimeNs, mtimeNs), 'utimensat', path);
+    check(addon.utimes(path, ...secondsOf(atimeNs), ...secondsOf(mtimeNs)), 'utimensat', path);
     return;
   }
   const seconds = (ns: bigint): number => Number(ns / NANOS) + Number(ns % NANOS) / 1e9;
   lutimesSync(typeof path === 'string' ? path : Buffer.from(path), seconds(atimeNs), seconds(mtimeNs));
+}
+
+/** Whole seconds since 1970, before it too, and the nanoseconds after them. */
+function secondsOf(ns: bigint): [number, number] {
+  const rest = ((ns % NANOS) + NANOS) % NANOS;
+  return [Number((ns - rest) / NANOS), Number(rest)];
 }
 
 // ------------------------------------------------------------------------------------- below an open directory

@@ -4,12 +4,12 @@
  * of a copy that shares the file's blocks, where the file system makes one.
  */
 import { constants } from 'node:fs';
-import { copyFile, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { throwIfAborted, unavailable } from '../errors.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
+import { temporaryDirectory } from '../system/temporary-directory.js';
 import { Turn } from '../system/turns.js';
 import { BoltFile, type BoltSource } from './file.js';
 import type { Meta } from './format.js';
@@ -113,7 +113,7 @@ export async function readCopy(
   retries: number,
   options: SnapshotOptions,
 ): Promise<BoltSnapshot | undefined> {
-  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-copy-'));
+  const directory = await temporaryDirectory('copy');
   const copy = join(directory, 'copy');
   let file: BoltFile;
   try {

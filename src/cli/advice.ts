@@ -55,6 +55,7 @@ const byKind: Partial<Record<ErrorKind, (ebbtide: string, command: Command) => s
   AlreadyExists: (ebbtide, command) =>
     `choose another name; ${ebbtide} ${listOf(command)} lists the existing ones`,
   InvalidArgument: (_, command) => `ebbtide ${pathOf(command)} --help shows how it is used`,
+  ResourceExhausted: () => 'free memory, or raise the limit (ulimit -v, MemoryMax of a unit)',
   Unknown: (ebbtide) => `${ebbtide} doctor --check examines the store; EBBTIDE_DEBUG=1 shows the stack`,
 };
 

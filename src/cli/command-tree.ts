@@ -1,5 +1,5 @@
-/** The tree of verbs, for help, completion and the manual page. */
-import type { Command } from 'commander';
+/** The tree of verbs, for help, completion, the manual page, and what checks arguments. */
+import type { Command, Option } from 'commander';
 
 /** `images ls`; '' for the command itself. */
 export function pathOf(command: Command): string {
@@ -15,3 +15,22 @@ export function* commandsIn(command: Command): Generator<Command> {
 }
 
 export const isLeaf = (command: Command): boolean => command.commands.length === 0;
+
+const PATHS: ReadonlySet<string> = new Set([
+  'backup',
+  'dir',
+  'directory',
+  'file',
+  'layout',
+  'path',
+  'plan',
+  'socket',
+  'source',
+  'target',
+]);
+
+/** Whether a value of this name, in a usage, is a path. */
+export const isPath = (name: string): boolean => PATHS.has(name);
+
+/** The name of an option's value; empty without one. */
+export const valueName = ({ flags }: Option): string => /[<[]([\w-]+)/.exec(flags)?.[1] ?? '';

@@ -3,13 +3,11 @@
  * and of the values of options and arguments, with one function for each shell.
  */
 import type { Argument, Command, Option } from 'commander';
-import { commandsIn, isLeaf, pathOf } from './command-tree.js';
+import { commandsIn, isLeaf, isPath, pathOf, valueName } from './command-tree.js';
 
 export const shells = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof shells)[number];
 
-/** Names of values that are paths. */
-const PATHS: ReadonlySet<string> = new Set(['dir', 'file', 'layout', 'path', 'socket', 'source', 'target']);
 const FILES = '@files';
 /** A value that cannot be completed. */
 const ANY = '@any';
@@ -42,13 +40,13 @@ function placeOf(command: Command): Place {
 
 const valueOfArgument = (argument: Argument): string => valueNamed(argument.argChoices, argument.name());
 
-function valueOfOption({ argChoices, flags, required, optional }: Option): string | undefined {
-  if (!required && !optional) return undefined;
-  return valueNamed(argChoices, /[<[]([\w-]+)/.exec(flags)?.[1] ?? '');
+function valueOfOption(option: Option): string | undefined {
+  if (!option.required && !option.optional) return undefined;
+  return valueNamed(option.argChoices, valueName(option));
 }
 
 const valueNamed = (choices: readonly string[] | undefined, name: string): string =>
-  choices?.join(' ') ?? (PATHS.has(name) ? FILES : ANY);
+  choices?.join(' ') ?? (isPath(name) ? FILES : ANY);
 
 const namesOf = ({ short, long }: Option): string[] =>
   [short, long].filter((name) => name !== undefined && name !== null) as string[];

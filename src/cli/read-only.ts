@@ -35,6 +35,7 @@ function reasonIn(error: unknown, root: string): string | undefined {
   for (let e = error; e instanceof Error; e = e.cause) {
     const code = errnoOf(e);
     if (code === 'EROFS') return `${root} is on a read-only file system`;
+    if (code === 'EFBIG') return 'the limit of file sizes (ulimit -f) is below the size of its files';
     if (code === 'EACCES' || code === 'EPERM') return `this user may not write to ${root}`;
   }
   return undefined;

@@ -4,7 +4,7 @@
  * of these functions.
  */
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
@@ -16,12 +16,14 @@ import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
 import { meant, messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
+import { checkPaths } from './check-paths.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output/output.js';
 import { Progress } from './output/progress.js';
 import { StandardOutput } from './output/standard-output.js';
 import { openForReading } from './read-only.js';
+import { daemonOf, findDaemon } from './remote/find-daemon.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -50,11 +52,24 @@ export interface StoreEnv extends Env {
   ctx: CallContext;
 }
 
-/** The root without `--root`. */
+/** The root without `--root`; empty, which no verb takes, for a user without a home directory. */
 export function defaultRoot(): string {
   if (process.env.EBBTIDE_ROOT) return process.env.EBBTIDE_ROOT;
   if (process.getuid?.() === 0) return '/var/lib/ebbtide';
-  return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'ebbtide');
+  const { XDG_DATA_HOME = '' } = process.env;
+  // A relative path is to be ignored, by its specification: it would be another store in each directory.
+  if (isAbsolute(XDG_DATA_HOME)) return join(XDG_DATA_HOME, 'ebbtide');
+  const home = homeDirectory();
+  return isAbsolute(home) ? join(home, '.local', 'share', 'ebbtide') : '';
+}
+
+function homeDirectory(): string {
+  try {
+    return homedir();
+  } catch {
+    // Neither in the environment nor in the list of users.
+    return '';
+  }
 }
 
 export const standardOutput = new StandardOutput((error) => {
@@ -94,6 +109,7 @@ export function verb<O extends object, A extends Arguments = string[]>(
     const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
     if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
     if (given.core !== undefined) process.env.EBBTIDE_CORE = given.core;
+    checkPaths(command);
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, command, async (env) => {
       if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());
@@ -220,10 +236,8 @@ async function openStore(
   const { root, readOnly = false } = options;
   if (readOnly) checkReadOnly(options, reads);
   // First, because a user of the daemon may not be allowed to read the root.
-  const daemon = readOnly
-    ? undefined
-    : (options.address ?? process.env.EBBTIDE_ADDRESS) || (await findDaemon(root));
-  if (daemon !== undefined) return connect(daemon);
+  const daemon = await daemonOf(options);
+  if (daemon !== undefined) return daemon;
   const etcd = etcdConfig(options);
   try {
     if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
@@ -243,7 +257,7 @@ async function openStore(
     // A daemon may have been starting.
     const late = isKind(error, 'Unavailable') && !readOnly ? await findDaemon(root) : undefined;
     if (late === undefined) throw error;
-    return connect(late);
+    return late;
   }
 }
 
@@ -258,25 +272,6 @@ function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
       remedy: 'leave one of them out',
     });
   }
-}
-
-// Loaded on demand: most runs of the command do not need the client.
-async function connect(address: string): Promise<Store> {
-  const [{ RemoteStore }, { socketPath }] = await Promise.all([
-    import('./remote/store.js'),
-    import('../server/run-file.js'),
-  ]);
-  return RemoteStore.connect(socketPath(address));
-}
-
-/** The address of the root's daemon, if there is one. */
-export async function findDaemon(root: string): Promise<string | undefined> {
-  const [{ daemonAddress }, { isListening }] = await Promise.all([
-    import('../server/run-file.js'),
-    import('../server/connections/listener.js'),
-  ]);
-  const address = await daemonAddress(root);
-  return (await isListening(address)) ? address : undefined;
 }
 
 async function guarded(

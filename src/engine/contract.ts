@@ -308,6 +308,8 @@ export interface SharedTreeListener {
   remoteDeletions(count: number): void;
   /** A host has finished a collection. */
   collected(): void;
+  /** The tree was set back to an earlier state, or is another one: before the records that it lacks go. */
+  setBack(): void;
 }
 
 /** A host that uses a shared tree, or did, by what it has left there. */
@@ -332,6 +334,8 @@ export interface SharedTree {
   readonly backendId: string;
   /** Whether the engine was closed. */
   readonly isClosed: boolean;
+  /** Whether the tree was found to be set back, or another one, since the engine was opened. */
+  readonly wasSetBack: boolean;
   /** Leases are this host's own from now on: see `Reader.leaseScope`. */
   leaseScope: string | undefined;
   /** One listener, called from now on. */

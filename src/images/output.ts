@@ -3,12 +3,13 @@
  * renamed at the end, so that an interrupted export leaves nothing that looks complete. Called by export.
  */
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Sink, TarWriter } from '../backends/archive/tar/tar-writer.js';
-import { syncDirectory } from '../backends/files.js';
+import { orAbsent, syncDirectory } from '../backends/files.js';
 import { alreadyExists } from '../errors.js';
-import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
+import { errnoOf, fsError } from '../system/system-errors.js';
 
 /** Receives the bytes of a tar; is done with them when the promise resolves. */
 export interface Borrower {
@@ -31,7 +32,11 @@ export interface LayoutWriter {
   abandon(): Promise<void>;
 }
 
-/** AlreadyExists: the directory is not empty. */
+/**
+ * A pipe or a device takes the bytes of a tar, as standard output does.
+ *
+ * AlreadyExists: the directory is not empty.
+ */
 export async function openOutput(output: Output): Promise<LayoutWriter> {
   if (typeof output !== 'string') {
     const nothing = async (): Promise<void> => undefined;
@@ -39,7 +44,9 @@ export async function openOutput(output: Output): Promise<LayoutWriter> {
     return new TarLayout(borrows ? (bytes) => output.borrow(bytes) : output, borrows, nothing, nothing);
   }
   try {
-    return output.endsWith('.tar') ? await openTar(output) : await openDirectory(output);
+    const there = await orAbsent(stat(output));
+    if (there !== null && !there.isFile() && !there.isDirectory()) return await openStream(output);
+    return output.endsWith('.tar') ? await openTar(output) : await openDirectory(output, there);
   } catch (error) {
     throw fsError('export to', output, error);
   }
@@ -81,6 +88,13 @@ async function openTar(path: string): Promise<LayoutWriter> {
       await rm(partial, { force: true });
     },
   );
+}
+
+/** Nothing is written beside it, and what was written cannot be taken back. */
+async function openStream(path: string): Promise<LayoutWriter> {
+  const file = await open(path, 'w');
+  const close = (): Promise<void> => onDisk(path, file.close());
+  return new TarLayout((bytes) => onDisk(path, writeAll(file, bytes)), close, close);
 }
 
 /** Directories come before what is in them; times are 0, so that the same images give the same bytes. */
@@ -128,12 +142,14 @@ class TarLayout implements LayoutWriter {
 
 // --------------------------------------------------------------------------------------------------- directory
 
-async function openDirectory(path: string): Promise<LayoutWriter> {
-  const there = await readdir(path).catch((error: unknown) => {
-    if (isAbsent(error)) return undefined;
-    throw error;
-  });
-  if (there !== undefined && there.length > 0) {
+async function openDirectory(path: string, there: Stats | null): Promise<LayoutWriter> {
+  if (there?.isFile()) {
+    throw alreadyExists(`${path} is a file`, {
+      object: path,
+      remedy: 'name a new or an empty directory, or a tar by a name that ends in .tar',
+    });
+  }
+  if (there !== null && (await readdir(path)).length > 0) {
     throw alreadyExists(`${path} is not empty`, {
       object: path,
       remedy: 'export to a new or an empty directory',
@@ -191,9 +207,7 @@ class DirectoryLayout implements LayoutWriter {
 
   async #finish(): Promise<void> {
     for (const dir of this.#directories) await syncDirectory(dir);
-    await rmdir(this.#path).catch((error: unknown) => {
-      if (!isAbsent(error)) throw error;
-    });
+    await orAbsent(rmdir(this.#path));
     await rename(this.#partial, this.#path);
     await syncDirectory(dirname(this.#path));
   }

@@ -191,6 +191,7 @@ async function startParts(
   const host: ServiceHost = {
     db,
     root,
+    rootIdentity: place.identity,
     events,
     limits,
     stopping: stopping.signal,

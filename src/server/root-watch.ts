@@ -25,6 +25,11 @@ export class RootWatch {
     return this.#directory.at;
   }
 
+  /** Of the root that was opened, for clients that look for its daemon. */
+  get identity(): string {
+    return this.#directory.identity;
+  }
+
   #look(): void {
     const wasInPlace = this.#isInPlace;
     try {

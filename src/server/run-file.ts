@@ -1,7 +1,8 @@
 /**
  * The address of a root's daemon, so that the command line finds it: a small file in the root, written by the
  * daemon when it serves and removed when it stops. It is a hint only: a stale one names a socket without a
- * listener, and without one the default address is tried.
+ * listener, or of another root's daemon by now, as does the file in a copy of the root; without one the default address is tried.
+ * So a daemon says which directory it has, and one that has another is not used.
  */
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -34,7 +35,12 @@ export async function removeRunFile(root: string): Promise<void> {
   await rm(pathOf(root), { force: true }).catch(() => undefined);
 }
 
-/** The default address of a root's daemon. */
+/**
+ * What the metadata plugin of a daemon exports for our command: device and inode of its root. A path may lead each process
+ * elsewhere.
+ */
+export const ROOT_IDENTITY = 'ebbtide.root-identity';
+
 /**
  * The path of a socket that is given as one, or as `unix:///run/…`, which other programs of the field write. InvalidArgument for
  * another scheme: a directory of that name would be made.
@@ -48,6 +54,7 @@ export function socketPath(address: string): string {
   });
 }
 
+/** The default address of a root's daemon. */
 export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
 /**

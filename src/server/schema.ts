@@ -42,16 +42,49 @@ let loaded: protobuf.Root | undefined;
 
 function root(): protobuf.Root {
   if (loaded !== undefined) return loaded;
-  // Plain numbers instead of a class for 64-bit numbers: see above.
-  (protobuf.util as { Long: unknown }).Long = undefined;
-  protobuf.configure();
   const tree = new protobuf.Root();
   tree.resolvePath = (_origin, target) => API + target;
   tree.loadSync(files);
-  tree.resolveAll();
+  for (const type of typesIn(tree)) for (const field of type.fieldsArray) readAsNumber(type, field);
   loaded = tree;
   return tree;
 }
+
+/**
+ * A 64-bit field that was not sent is a plain number too. Never by the library's own switch, which is one for the process: etcd's
+ * client reads its leases by the same library, and those need all 64 bits.
+ */
+function readAsNumber(type: protobuf.Type, field: protobuf.Field): void {
+  if (!field.long) return;
+  field.long = false;
+  if (field.repeated || field.map || field.typeDefault === null) return;
+  field.typeDefault = 0;
+  field.defaultValue = 0;
+  (type.ctor.prototype as Record<string, unknown>)[field.name] = 0;
+}
+
+/** Reads 64-bit numbers as plain ones. */
+class NumberReader extends protobuf.BufferReader {
+  override int64(): never {
+    return numberOf(super.int64()) as never;
+  }
+  override uint64(): never {
+    return numberOf(super.uint64()) as never;
+  }
+  override sint64(): never {
+    return numberOf(super.sint64()) as never;
+  }
+  override fixed64(): never {
+    return numberOf(super.fixed64()) as never;
+  }
+  override sfixed64(): never {
+    return numberOf(super.sfixed64()) as never;
+  }
+}
+
+/** Without its class for such numbers the library reads plain ones itself. */
+const numberOf = (value: unknown): number =>
+  typeof value === 'number' ? value : (value as { toNumber(): number }).toNumber();
 
 /** Encodes and decodes one type of message. */
 export interface Codec<T = unknown> {
@@ -71,6 +104,10 @@ export const writerOf = (typeName: string): Writer => messageWriter(root().looku
 
 /** Every message type of the definitions; for the tests. */
 export function messageTypes(): protobuf.Type[] {
+  return typesIn(root());
+}
+
+function typesIn(tree: protobuf.Root): protobuf.Type[] {
   const types: protobuf.Type[] = [];
   const visit = (space: protobuf.NamespaceBase): void => {
     for (const nested of space.nestedArray) {
@@ -78,7 +115,7 @@ export function messageTypes(): protobuf.Type[] {
       if (nested instanceof protobuf.Namespace) visit(nested);
     }
   };
-  visit(root());
+  visit(tree);
   return types;
 }
 
@@ -88,7 +125,7 @@ function codec<T>(type: protobuf.Type): Codec<T> {
     frame: encoderOf(type, PREFIX_BYTES),
     chunks: (field, items) => chunksOf(itemWriterOf(type, field), items),
     // The definition justifies the cast; unknown fields are skipped.
-    decode: (bytes) => type.decode(bytes) as T,
+    decode: (bytes) => type.decode(new NumberReader(bytes)) as T,
   };
 }
 

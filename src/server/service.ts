@@ -89,6 +89,8 @@ const methodOf = (impl: {
 export interface ServiceHost {
   readonly db: DB;
   readonly root: string;
+  /** Device and inode of the root. */
+  readonly rootIdentity: string;
   readonly events: EventExchange;
   readonly limits: Limits;
   /** Aborted when the server stops: ends work that has no end of its own. */

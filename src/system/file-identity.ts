@@ -68,6 +68,9 @@ export const isSameDevice = (a: FileIdentity, b: FileIdentity): boolean => a[0] 
 
 export const isSame = (a: FileIdentity, b: FileIdentity): boolean => isSameDevice(a, b) && a[1] === b[1];
 
+/** For another process of this machine, which compares it. */
+export const identityText = ([device, inode]: FileIdentity): string => `${device}:${inode}`;
+
 const identityIn = ({ dev, ino }: BigIntStats): FileIdentity => BigUint64Array.of(dev, ino);
 
 const isNothing = (code: string | undefined): boolean =>

@@ -11,7 +11,15 @@ import { closeSync, constants, existsSync, fchmodSync, fstatSync, openSync } fro
 import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
 import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
-import { type FileIdentity, identityAt, identityOf, isSame, isSameDevice, placeOf } from './file-identity.js';
+import {
+  type FileIdentity,
+  identityAt,
+  identityOf,
+  identityText,
+  isSame,
+  isSameDevice,
+  placeOf,
+} from './file-identity.js';
 import { errnoOf, fsError, OPEN_AGAIN } from './system-errors.js';
 
 export class HeldDirectory {
@@ -80,6 +88,11 @@ export class HeldDirectory {
   /** A path below `path` as one below `at`. */
   through(path: string): string {
     return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
+  }
+
+  /** Device and inode, for other processes of this machine. */
+  get identity(): string {
+    return identityText(this.#identity);
   }
 
   /** Whether the name still leads to this directory. */

@@ -19,7 +19,11 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ENOENT: { kind: 'NotFound' },
   EEXIST: { kind: 'AlreadyExists' },
   EACCES: { kind: 'FailedPrecondition', remedy: 'give this user access to the path, or run as its owner' },
-  EPERM: { kind: 'FailedPrecondition', remedy: 'run as root, or with the capability the operation needs' },
+  EPERM: {
+    kind: 'FailedPrecondition',
+    remedy:
+      'run as root, or with the capability the operation needs; root, too, may not change what is immutable (lsattr)',
+  },
   EROFS: { kind: 'FailedPrecondition', remedy: 'mount the file system read-write' },
   ENOTDIR: { kind: 'FailedPrecondition', remedy: 'move the file away: a directory belongs there' },
   EISDIR: { kind: 'FailedPrecondition', remedy: 'move the directory away: a file belongs there' },

@@ -29,6 +29,7 @@ const lists: Record<string, (dir: string, data: FileHandle) => FileStep[]> = {
     mode(join(dir, 'moved'), data, 0o444),
     syncDirectory(dir),
   ],
+  'a time before 1970': (dir, data) => [times(join(dir, 'data'), data, -at)],
   'nothing to do': () => [],
   'a directory that exists': (dir) => [
     makeDirectory(join(dir, 'full'), 0o700),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, openSync } from 'node:fs';
+import { existsSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -14,7 +14,7 @@ import { cli, layout, MAIN } from './support.js';
 
 const ONE = 'example.com/one:1';
 const WIDTHS = [60, 80, 120];
-const sha = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`;
+const sha = (text: string | Buffer): string => `sha256:${createHash('sha256').update(text).digest('hex')}`;
 
 interface Row {
   name: string;
@@ -237,7 +237,8 @@ describe('the command with standard output', () => {
       );
       assert.equal(status, 6, args.join(' '));
     }
-    await run.fails(6, /cannot write the plan \/dev\/full: ENOSPC/, 'gc', '--plan', '/dev/full');
+    await run.fails(6, /cannot write \/dev\/full: ENOSPC/, 'gc', '--plan', '/dev/full');
+    await run.fails(6, /cannot export to \/dev\/full: ENOSPC/, 'export', ONE, '-o', '/dev/full');
     // A reader that has gone is none of these.
     for (const args of [`export ${ONE} -`, 'images ls', `content cat ${base}`]) {
       const line = `"${process.execPath}" "${MAIN}" --root "${run.root}" -n test ${args} | true; exit \${PIPESTATUS[0]}`;
@@ -245,6 +246,28 @@ describe('the command with standard output', () => {
       assert.deepEqual([status, String(stderr)], [0, ''], args);
     }
   });
+});
+
+test('given a pipe as the output of an export, then it takes the tar, and stays; given a file, then that is not taken for a directory', async (t) => {
+  const run = await cli(t);
+  await run.ok('import', (await layout(t)).path, '-q');
+  const [pipe, file] = ['pipe.tar', 'file'].map((name) => join(run.root, '..', name)) as [string, string];
+  execFileSync('mkfifo', [pipe]);
+  const reader = spawn('sha256sum', [pipe]);
+  const read = reader.stdout.setEncoding('utf8').toArray();
+  assert.match(await run.ok('export', ONE, '-o', pipe), /pipe.tar: \d+ blobs/);
+  assert.ok(statSync(pipe).isFIFO());
+  await run.ok('export', ONE, '-o', `${file}.tar`);
+  assert.equal((await read).join('').slice(0, 64), sha(readFileSync(`${file}.tar`)).slice(7));
+  writeFileSync(file, '');
+  await run.fails(
+    4,
+    /file is a file \(AlreadyExists\)\n {2}name a new or an empty directory/,
+    'export',
+    ONE,
+    '-o',
+    file,
+  );
 });
 
 /** Two texts whose digests begin with the same four digits. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -64,6 +65,19 @@ test('given a root or a lease that is empty or not there, when named, then what 
   const run = await cliWithoutStore(t);
   await run.fails(2, /the root is empty.*\n {2}name a directory with --root\n/, '--root', '', 'init');
   await run.init();
+  // Empty, a path would be the working directory.
+  for (const [what, ...words] of [
+    ['--output', 'export', 'x', '-o', ''],
+    ['--plan', 'gc', '--plan', ''],
+    ['source', 'import', ''],
+    ['directory', 'backup', ''],
+    ['backup', 'restore', ''],
+  ] as const)
+    await run.fails(2, new RegExp(`${what} is empty.*\n {2}name a file or a directory`), ...words);
+  const mangled = join(run.root, '..', 'a\ufffd');
+  await run.fails(2, /--root is not valid UTF-8/, '--root', mangled, 'init');
+  mkdirSync(mangled);
+  await run.fails(3, /no store at/, '--root', mangled, 'images', 'ls');
   await run.fails(3, /cannot read .*nosuch.*\n {2}check the path\n/, 'import', 'nosuch');
   await run.fails(
     3,
@@ -73,5 +87,31 @@ test('given a root or a lease that is empty or not there, when named, then what 
     'leases',
     'rm',
     'nope',
+  );
+});
+
+test('given an environment without a home or a temporary directory, then no store appears in the working directory, and a remedy', (t) => {
+  if (process.getuid?.() !== 0) return t.skip('becoming a user without a home takes root');
+  const main = join(PACKAGE, 'dist/src/bundle/main.js');
+  const run = (uid: number, env: Record<string, string>, ...words: string[]): [number | null, string] => {
+    const { status, stderr } = spawnSync(process.execPath, [main, ...words], {
+      uid,
+      env,
+      cwd: '/',
+      encoding: 'utf8',
+    });
+    return [status, stderr];
+  };
+  const noHome = /^ebbtide: the root is empty.*\n {2}name a directory with --root/;
+  for (const env of [{}, { HOME: '' }, { HOME: 'home', XDG_DATA_HOME: 'data' }] as Record<string, string>[]) {
+    const [status, stderr] = run(54_321, env, 'init');
+    assert.equal(status, 2, stderr);
+    assert.match(stderr, noHome);
+  }
+  const [status, stderr] = run(0, { TMPDIR: '/nowhere' }, 'demo');
+  assert.equal(status, 5, stderr);
+  assert.match(
+    stderr,
+    /cannot make a temporary directory in \/nowhere: it is not there.*\n {2}make it, or set TMPDIR/,
   );
 });

@@ -1,6 +1,6 @@
 /** What a process gives to others: modes of files whatever the umask, descriptors of children, responses to SIGHUP. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readdirSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { canMount, canMountOverlays } from '../../src/backends/mounts.js';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import { layout, openDB } from '../../src/open.js';
 import { tarOf } from '../archive/support.js';
-import { Cli, cli, layout as imageLayout } from '../cli/support.js';
+import { Cli, cli, layout as imageLayout, MAIN } from '../cli/support.js';
 
 const src = (module: string): string => JSON.stringify(new URL(`../../src/${module}`, import.meta.url).href);
 
@@ -242,4 +242,32 @@ test('given a root on overlayfs, then doctor says that overlays do not work ther
     mounts = false;
   }
   assert.equal(here.ok, mounts);
+});
+
+test('given a limit of file sizes below those of the store, then it is read, and changed by nobody', async (t) => {
+  const run = await cli(t);
+  await run.ok('namespaces', 'create', 'one');
+  const under = (verb: string) =>
+    spawnSync('bash', ['-c', `ulimit -f 100; "${process.execPath}" "${MAIN}" --root "${run.root}" ${verb}`], {
+      encoding: 'utf8',
+    });
+  const read = under('namespaces ls -q');
+  assert.deepEqual([read.status, read.stdout], [0, 'one\n'], read.stderr);
+  assert.match(read.stderr, /read-only: the limit of file sizes/);
+  const changed = under('namespaces create two');
+  assert.equal(changed.status, 5);
+  assert.match(changed.stderr, /\(FailedPrecondition\)\n {2}raise the limit of file sizes/);
+  assert.equal(await run.ok('namespaces', 'ls', '-q'), 'one\n');
+});
+
+test('given a clock after 2262, then no store is opened, and none is made', async (t) => {
+  const root = join(await directory(t), 'root');
+  const clock = t.mock.method(Date, 'now', () => Date.UTC(2262, 0));
+  await assert.rejects(openDB({ root }), {
+    kind: 'FailedPrecondition',
+    message: /the clock of this machine is at 2262-01-01/,
+  });
+  assert.deepEqual(readdirSync(join(root, '..')), []);
+  clock.mock.restore();
+  await (await openDB({ root })).close();
 });

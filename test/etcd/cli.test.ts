@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { checkDocument } from '../cli/schema.js';
+import { Cli } from '../cli/support.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { run } from './command.js';
@@ -74,6 +76,23 @@ test('given two roots and one etcd, when an image is imported on A, then B lists
   checkDocument(['hosts', 'ls'], hosts);
   const other = hosts.find(({ state }) => state === 'gone')!;
   checkDocument(['hosts', 'rm'], JSON.parse(await onA('--json', 'hosts', 'rm', other.id)));
+});
+
+test('given a daemon over etcd, when its session is older than it lasts without a renewal, then clients write and collect through it', async (t) => {
+  const command = new Cli(join(await tempDir(t), 'a'), { EBBTIDE_ETCD: cluster.urls.join(',') });
+  const server = command.start('serve', '--gc', 'on-request', '--etcd-session-ttl', '2');
+  t.after(() => server.child.kill('SIGKILL'));
+  while (!server.stderr().includes('"serving"')) {
+    assert.equal(server.child.exitCode, null, server.stderr());
+    await sleep(20);
+  }
+  await command.ok('namespaces', 'create', 'early');
+  await sleep(4500);
+  await command.ok('leases', 'create', 'late');
+  await command.ok('gc');
+  assert.doesNotMatch(server.stderr(), /"level":(40|50)/);
+  server.child.kill('SIGTERM');
+  assert.equal((await server.ended).code, 0);
 });
 
 test('given an etcd that is not there, when a verb runs, then one sentence says so, and no password shows', async (t) => {

@@ -67,6 +67,8 @@ export class History {
       compacted: () => {
         this.compacted = true;
       },
+      history: async () => 'same',
+      replaced() {},
       warn: () => {},
     });
   }

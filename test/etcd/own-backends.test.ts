@@ -130,6 +130,53 @@ test('given the tree wiped in etcd, when hosts see it, then their blobs and snap
   assert.deepEqual(orphans, { content: 30, ingest: 0, snapshot: 1 });
 });
 
+test('given an etcd that is restored from a backup under a running host and one that is off, then both have the restored tree, and bytes stay', async (t) => {
+  const dir = await hostsDir(t);
+  const own = await Cluster.start();
+  t.after(() => own.stop());
+  const etcd = own.config();
+  const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
+  const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' });
+  await write(a.db, 0, 3);
+  await write(b.db, 100, 103);
+  await a.db.namespaces.create({}, 'removed');
+  const backup = join(dir, 'backup');
+  own.etcdctl('snapshot', 'save', backup);
+  // Acknowledged after the backup: a removal, and records whose bytes are few enough for the guard to take for leftovers.
+  await a.db.namespaces.delete({}, 'removed');
+  await write(a.db, 3, 5);
+  await write(b.db, 103, 105);
+  const reached = engineOf(a.db).etcdRevision;
+  await a.db.close();
+  await own.setBack(backup);
+  const has = async (db: DB, i: number): Promise<boolean> =>
+    db.content.info(ctx, digestOfBlob(i)).then(
+      () => true,
+      () => false,
+    );
+  await eventually(
+    'the running host has the restored tree',
+    async () => (await has(b.db, 102)) && !(await has(b.db, 103)),
+  );
+  assert.match(b.logged.join(), /etcd was set back/);
+  // The other one comes when etcd is beyond where that host was.
+  await eventually('etcd goes on', async () => {
+    await b.db.namespaces.create({}, `ns-${engineOf(b.db).etcdRevision}`);
+    return engineOf(b.db).etcdRevision > reached + 10;
+  });
+  const again = await host(t, a.root, { ...etcd, hostId: 'a' });
+  assert.match(again.logged.join(), /etcd was set back/);
+  assert.deepEqual(await Promise.all([2, 3].map((i) => has(again.db, i))), [true, false]);
+  assert.ok((await again.db.namespaces.list({})).includes('removed'));
+  for (const { db } of [again, b])
+    await assert.rejects(db.garbageCollect({}, { fullSweep: true }), /no record names .*set back/);
+  assert.deepEqual([await blobs(a.root), await blobs(b.root)], [5, 5]);
+  // With consent they go, and are trusted again.
+  const { orphans } = await again.db.garbageCollect({}, { fullSweep: true, orphanGuard: false });
+  assert.deepEqual([orphans.content, await blobs(a.root)], [2, 3]);
+  await again.db.garbageCollect({}, { fullSweep: true });
+});
+
 test('given the tree wiped in etcd while a host has a list to sweep, when it asks for names, then its blobs stay', async (t) => {
   const dir = await hostsDir(t);
   const etcd = cluster.config();

@@ -161,6 +161,19 @@ export class Member {
     await stopped(this.pid);
   }
 
+  /** Puts what a snapshot has in the place of the data. REQUIRES: it is not running. */
+  restore(snapshot: string, cluster: string): void {
+    rmSync(this.#dir, { recursive: true });
+    const args = [
+      ['snapshot', 'restore', snapshot],
+      ['--name', this.name],
+      ['--data-dir', this.#dir],
+      ['--initial-cluster', cluster],
+      ['--initial-advertise-peer-urls', this.peerUrl],
+    ].flat();
+    execFileSync(program('etcdctl'), args, { env: { ...process.env, ETCDCTL_API: '3' }, stdio: 'ignore' });
+  }
+
   /** kill -9, and waits until it is gone. */
   async kill(): Promise<void> {
     const child = this.#child;
@@ -264,6 +277,16 @@ export class Cluster {
     } finally {
       client.close();
     }
+  }
+
+  /** Sets the only member back to a snapshot, as an administrator does. */
+  async setBack(snapshot: string): Promise<void> {
+    const [member] = this.members;
+    assert.ok(member !== undefined && this.members.length === 1);
+    await member.kill();
+    member.restore(snapshot, this.initial);
+    this.restart(member);
+    await this.ready();
   }
 
   /** Starts a member that was killed. */

@@ -46,6 +46,8 @@ async function watched(
     },
     progress: () => {},
     compacted: () => assert.fail('compacted'),
+    history: async () => 'same',
+    replaced: () => assert.fail('replaced'),
     warn: (message) => assert.fail(message),
   });
   t.after(() => {

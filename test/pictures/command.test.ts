@@ -34,7 +34,7 @@ test('given what cannot be written, when a picture is drawn, then an error, and 
     '--format',
     'html',
   );
-  await run.fails(2, /the file has no name/, 'view', '-o', '');
+  await run.fails(2, /--output is empty/, 'view', '-o', '');
   await run.fails(3, /cannot write .*no-such/, 'view', '-o', beside('no-such/view.html'));
   assert.ok(!existsSync(beside('no-such')));
   mkdirSync(beside('directory'));

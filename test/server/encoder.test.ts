@@ -76,7 +76,8 @@ test('every message is written as the protobuf library reads it', () => {
     const encode = encoderOf(type);
     fc.assert(
       fc.property(messageOf(type, 3), (message) => {
-        const read = (bytes: Uint8Array): object => type.toObject(type.decode(bytes), { defaults: true });
+        const read = (bytes: Uint8Array): object =>
+          type.toObject(type.decode(bytes), { defaults: true, longs: Number });
         assert.deepEqual(read(encode(message)), read(type.encode(message).finish()));
       }),
       { numRuns: 15 },
@@ -135,4 +136,17 @@ test('the messages of the byte streams are those of the definitions', () => {
       }
     }),
   );
+});
+
+test('given our definitions, when 64-bit numbers are read by them, then they are plain; and others of the process read all 64 bits', () => {
+  const status = codecOf<Record<string, unknown>>('containerd.services.content.v1.Status');
+  const sent = status.decode(status.encode({ ref: 'a', offset: 2 ** 40, total: -5 }));
+  assert.deepEqual([sent.offset, sent.total], [2 ** 40, -5]);
+  assert.equal(status.decode(Buffer.alloc(0)).offset, 0);
+  // As etcd's client does, whose leases are numbers of 61 bits.
+  const { root } = protobuf.parse('syntax = "proto3"; message Lease { int64 ID = 1; }');
+  const lease = root.lookupType('Lease');
+  const id = '1418812193405772809';
+  const bytes = lease.encode(lease.fromObject({ ID: id })).finish();
+  assert.equal(lease.toObject(lease.decode(bytes), { longs: String }).ID, id);
 });

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, lstatSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isListening } from '../../src/server/connections/listener.js';
-import { type Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
+import { Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
 
 interface Row {
   name: string;
@@ -149,6 +149,32 @@ test('a daemon is named by option or environment; one that does not respond is a
     '--address',
     join(elsewhere.root, 'no.sock'),
   );
+});
+
+test('what listens at the address a root was left with is used only if it is the daemon of that directory', async (t) => {
+  const command = await cli(t);
+  const { address } = await daemon(t, command);
+  await command.ok('namespaces', 'create', 'original');
+  // A copy has the file with the address, and the daemon there has another root.
+  const copy = new Cli(join(command.root, '..', 'copy'));
+  cpSync(command.root, copy.root, { recursive: true, filter: (path) => !lstatSync(path).isSocket() });
+  const removed = await copy.run('namespaces', 'rm', 'original');
+  assert.deepEqual([removed.code, removed.stdout], [0, 'original\n'], removed.stderr);
+  assert.deepEqual(await copy.json('namespaces', 'ls'), []);
+  // So has a root whose daemon was killed before another one took the address.
+  const killed = await cli(t);
+  writeFileSync(join(killed.root, 'daemon.json'), JSON.stringify({ address, pid: 1 }));
+  await killed.ok('namespaces', 'create', 'mine');
+  assert.match(await killed.ok('doctor', '--check'), /state +sound/);
+  const names = await command.json<Row[]>('namespaces', 'ls');
+  assert.deepEqual(
+    names.map(({ name }) => name),
+    ['original'],
+  );
+  // Another name of the same directory.
+  const link = new Cli(join(command.root, '..', 'link'));
+  symlinkSync(command.root, link.root);
+  assert.match(await link.ok('doctor', '--check'), /in use by the daemon at/);
 });
 
 test('the remedy of an error crosses the socket', async (t) => {

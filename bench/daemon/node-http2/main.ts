@@ -22,7 +22,7 @@ const log = { info: () => undefined, warn: () => undefined };
 const policies = new Policies(db, root, undefined, { log, onRun: () => undefined });
 const stopping = new AbortController();
 const host = {
-  ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
+  ...{ db, root, rootIdentity: '', events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
   policies,
   pictures: new Pictures(db, stopping.signal),

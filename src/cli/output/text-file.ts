@@ -1,4 +1,4 @@
-/** Writes a long text in pieces, to a file or to standard output. Called by the verbs that draw pictures. */
+/** Writes a long text in pieces, to a file or to standard output. Called by the verbs that draw pictures or plan. */
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
 import { fsError } from '../../system/system-errors.js';
@@ -8,7 +8,6 @@ export const STDOUT = '-';
 
 /** InvalidArgument when the text cannot go there. */
 export function checkTextOutput(output: string, what: string, isJson: boolean): void {
-  if (output === '') throw invalidArgument('the file has no name', { remedy: 'name one with -o, --output' });
   if (output !== STDOUT) return;
   if (isJson)
     throw invalidArgument(`--json and ${what} cannot both go to standard output`, {
@@ -54,6 +53,18 @@ export async function writeText(
     throw error;
   }
 }
+
+/** A document, as a file that people read. */
+export const writeJson = async (
+  output: string,
+  document: unknown,
+  signal: AbortSignal | undefined,
+): Promise<void> => {
+  async function* pieces(): AsyncGenerator<string> {
+    yield `${JSON.stringify(document, undefined, 2)}\n`;
+  }
+  await writeText(output, pieces(), signal);
+};
 
 async function send(pieces: AsyncIterable<string>, signal: AbortSignal | undefined): Promise<number> {
   let bytes = 0;

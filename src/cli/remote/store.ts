@@ -25,12 +25,22 @@ import type { Policy } from '../../policy/policy.js';
 import { mapped } from '../../server/messages/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/messages/documents.js';
 import type { PolicyState } from '../../server/policies.js';
+import { ROOT_IDENTITY } from '../../server/run-file.js';
 import type { BackupResponse, CheckResponse, CollectResponse } from '../../server/services/ebbtide.js';
 import type { HostRecords, SnapshotStore, Store } from '../store.js';
 import { Connection, EBBTIDE } from './connection.js';
 import { RemoteContent } from './content.js';
 import { RemoteContainers, RemoteImages, RemoteLeases, RemoteNamespaces } from './records.js';
 import { RemoteSnapshotter } from './snapshots.js';
+
+/** A part of a daemon, as Introspection lists it. */
+interface Plugin {
+  type: string;
+  id: string;
+  exports: Readonly<Record<string, string>>;
+}
+const SNAPSHOTTER = 'io.containerd.snapshotter.v1';
+const METADATA = 'io.containerd.metadata.v1';
 
 export class RemoteStore implements Store {
   readonly images: RemoteImages;
@@ -41,8 +51,13 @@ export class RemoteStore implements Store {
   readonly #connection: Connection;
   readonly #snapshotters: ReadonlyMap<string, SnapshotStore>;
 
-  private constructor(connection: Connection, snapshotters: readonly string[]) {
+  /** Device and inode of the daemon's root; undefined from one that does not say. */
+  readonly rootIdentity: string | undefined;
+
+  private constructor(connection: Connection, plugins: readonly Plugin[]) {
     this.#connection = connection;
+    const snapshotters = plugins.filter(({ type }) => type === SNAPSHOTTER).map(({ id }) => id);
+    this.rootIdentity = plugins.find(({ type }) => type === METADATA)?.exports[ROOT_IDENTITY];
     this.images = new RemoteImages(connection);
     this.content = new RemoteContent(connection);
     this.containers = new RemoteContainers(connection);
@@ -55,19 +70,20 @@ export class RemoteStore implements Store {
   static async connect(address: string): Promise<RemoteStore> {
     const connection = await Connection.open(address);
     try {
-      const { plugins } = await connection.unary<{ plugins: { id: string }[] }>(
+      const { plugins } = await connection.unary<{ plugins: Plugin[] }>(
         'containerd.services.introspection.v1.Introspection',
         'Plugins',
-        { filters: ['type==io.containerd.snapshotter.v1'] },
+        { filters: [`type==${SNAPSHOTTER}`, `type==${METADATA}`] },
       );
-      return new RemoteStore(
-        connection,
-        plugins.map(({ id }) => id),
-      );
+      return new RemoteStore(connection, plugins);
     } catch (error) {
       await connection[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  get address(): string {
+    return this.#connection.address;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

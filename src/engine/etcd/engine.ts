@@ -127,7 +127,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     const missed = (_keys: readonly Key[], by: Remover): void => {
       if (by !== 'this host') this.#missedRemovals = true;
     };
-    this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
+    this.listen({ removing: missed, remoteDeletions() {}, collected() {}, setBack() {} });
   }
 
   listen(listener: SharedTreeListener): void {
@@ -141,6 +141,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
         if (host !== hostId) listener.remoteDeletions(count);
       },
       collected: () => listener.collected(),
+      setBack: () => listener.setBack(),
       counterGone: (name) => this.#counters.forgetOne(name),
       lockChanged: (name) => this.locks.changed(name),
     };
@@ -150,6 +151,9 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
 
   get revision(): number {
     return this.#embedded.revision;
+  }
+  get wasSetBack(): boolean {
+    return this.#mirror.wasSetBack;
   }
   /** Revision of etcd up to which the mirror holds everything. */
   get etcdRevision(): number {

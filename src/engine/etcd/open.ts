@@ -47,10 +47,10 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
     const { client, session } = await connect(options, warn);
     undo.push(async () => client.close());
     undo.push(() => session.close());
-    const embedded = await openMirrorEngine(options, client);
-    undo.push(() => embedded.close());
+    const { engine, wasOther } = await openMirrorEngine(options, client);
+    undo.push(() => engine.close());
     const layout = new Layout(client.settings.backendId);
-    const mirror = new Mirror({ client, layout, engine: embedded, warn });
+    const mirror = new Mirror({ client, layout, engine, wasOther, warn });
     undo.push(() => mirror.close());
     await mirror.start();
     const counters = new Counters(client, layout);
@@ -143,16 +143,20 @@ async function begun(
 }
 
 /** The embedded engine of the mirror; one that holds another tree is removed first. */
-async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<CoreEngine> {
+async function openMirrorEngine(
+  options: EtcdEngineOptions,
+  client: EtcdClient,
+): Promise<{ engine: CoreEngine; wasOther: boolean }> {
   const { indexer, graph, warn } = options;
   const mirrorDir = options.mirrorDir === undefined ? undefined : resolve(options.mirrorDir);
   const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
-  if (mirrorDir === undefined) return openMemoryEngine(parts);
+  if (mirrorDir === undefined) return { engine: await openMemoryEngine(parts), wasOther: false };
   const engine = await openLmdbEngine(mirrorDir, parts);
-  if (MirrorState.matches(engine, client.clusterId, client.settings.prefix)) return engine;
+  if (MirrorState.matches(engine, client.clusterId, client.settings.prefix))
+    return { engine, wasOther: false };
   warn?.(`${mirrorDir} is not a mirror of this tree and is made again`);
   await engine.close();
   graph.clear();
   await rm(mirrorDir, { recursive: true, force: true });
-  return openLmdbEngine(mirrorDir, parts);
+  return { engine: await openLmdbEngine(mirrorDir, parts), wasOther: true };
 }

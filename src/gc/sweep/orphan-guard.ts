@@ -26,6 +26,8 @@ const REMEDY =
 const CONTENT_REMEDY =
   'mount the content directory and open the store again; if it is lost, import or fetch the images again: that writes the blobs';
 
+const SET_BACK = 'the metadata is older than the content, or that of another store: etcd was set back';
+
 /** Present while the tree is one that was empty, or not that of the content, when it was opened beside a filled backend. */
 const FOREIGN = metaKey('foreign');
 const COLLECTIONS = [
@@ -132,6 +134,14 @@ export class OrphanGuard {
     return false;
   }
 
+  /** The metadata was set back while the store is open: what it does not name any more is not garbage. */
+  setBack(): void {
+    if (this.#foreign) return;
+    this.#foreign = true;
+    this.#host.log('warn', SET_BACK, { remedy: REMEDY });
+    void this.#noteForeign();
+  }
+
   async #noteForeign(): Promise<void> {
     const host = this.#host;
     await host.engine
@@ -142,6 +152,7 @@ export class OrphanGuard {
   }
 
   async #doubt(): Promise<string | undefined> {
+    if (this.#host.engine.shared?.wasSetBack) return SET_BACK;
     if (isEmptyTree(this.#host.engine)) {
       return 'the store knows nothing of items in its backends: its metadata may be lost or not mounted';
     }

@@ -12,6 +12,7 @@ import type { StringMap } from '../../model/records.js';
 import { layout } from '../../open.js';
 import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
+import { ROOT_IDENTITY } from '../run-file.js';
 import { type Service, type ServiceHost, unary } from '../service.js';
 
 interface Plugin {
@@ -79,7 +80,7 @@ export function introspectionService(host: ServiceHost): Service {
   };
 }
 
-function pluginsOf({ db, root, transfer, mounts }: ServiceHost): Plugin[] {
+function pluginsOf({ db, root, rootIdentity, transfer, mounts }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
   // As in containerd: the levels of amd64 affect matching, but do not name the host.
   const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
@@ -102,7 +103,9 @@ function pluginsOf({ db, root, transfer, mounts }: ServiceHost): Plugin[] {
         capabilities: rebases ? ['rebase'] : [],
       }),
     ),
-    plugin('metadata', 'bolt', { exports: { policy: db.host.policy, root: layout.database(root) } }),
+    plugin('metadata', 'bolt', {
+      exports: { policy: db.host.policy, root: layout.database(root), [ROOT_IDENTITY]: rootIdentity },
+    }),
     plugin('differ', 'walking', { platforms: [here] }),
     plugin('gc', 'scheduler'),
     plugin('sandbox.store', 'local'),

@@ -1,5 +1,4 @@
 /** `ebbtide gc`: runs one collection of the whole store; or a dry run; or writes or applies a plan. */
-import { writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../../db.js';
 import type { PlanOutcome } from '../../../gc/report/apply-plan.js';
@@ -7,9 +6,9 @@ import { type Plan, parsePlan } from '../../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../../gc/stats.js';
 import { parseSize } from '../../../model/size.js';
 import { readJson } from '../../../system/json-file.js';
-import { fsError } from '../../../system/system-errors.js';
 import { collectionDocument } from '../../output/documents.js';
 import { bytes, duration, type Output } from '../../output/output.js';
+import { checkTextOutput, STDOUT, writeJson } from '../../output/text-file.js';
 import { printStore, type StoreUsage, storeUsage } from '../../output/usage-lines.js';
 import { type StoreEnv, storeVerb } from '../../runner.js';
 
@@ -17,6 +16,7 @@ interface Options {
   dryRun?: boolean;
   full?: boolean;
   plan?: string;
+  json?: boolean;
   apply?: string;
   maxObjects?: number;
   maxBytes?: number;
@@ -32,9 +32,10 @@ export function gc(program: Command): void {
     .optionsGroup('What to do:')
     .option('--dry-run', 'remove nothing; list what would be removed, with sizes')
     .addOption(
-      new Option('--plan <file>', 'remove nothing; write what would be removed to a file').conflicts(
-        'dryRun',
-      ),
+      new Option(
+        '--plan <file>',
+        'remove nothing; write what would be removed to a file, or - for standard output',
+      ).conflicts('dryRun'),
     )
     .addOption(
       new Option('--apply <file>', 'remove only objects of the plan that are still garbage').conflicts([
@@ -70,7 +71,10 @@ export function gc(program: Command): void {
             progress.end();
           }
         },
-        ({ dryRun, plan }) => ({ allNamespaces: true, reads: dryRun === true || plan !== undefined }),
+        ({ dryRun, plan, json }) => {
+          if (plan !== undefined) checkTextOutput(plan, 'the plan', json === true);
+          return { allNamespaces: true, reads: dryRun === true || plan !== undefined };
+        },
       ),
     );
 }
@@ -106,9 +110,8 @@ async function usageOf(
 async function writePlan(env: StoreEnv, file: string, options: Options): Promise<void> {
   const { db, out, signal, progress } = env;
   const plan = await db.planCollection({ signal }, runOptions(options));
-  await writeFile(file, `${JSON.stringify(plan, undefined, 2)}\n`).catch((error: unknown) => {
-    throw fsError('write the plan', file, error);
-  });
+  await writeJson(file, plan, signal);
+  if (file === STDOUT) return progress.end();
   const { objects, bytes: size, revision } = plan;
   const usage = await usageOf(env, options);
   progress.end();

@@ -1,5 +1,4 @@
 /** `ebbtide policy show|plan|apply`: rules that retire images, leases and containers, and what they would do. */
-import { writeFile } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { invalidArgument } from '../../../errors.js';
 import type { KeptRoot, PolicyPlan, RetiredRoot } from '../../../gc/report/plan.js';
@@ -7,9 +6,9 @@ import { parseTimestamp } from '../../../model/time.js';
 import { readPolicy } from '../../../policy/file.js';
 import type { Policy, PolicyRule } from '../../../policy/policy.js';
 import type { PolicyState } from '../../../server/policies.js';
-import { fsError } from '../../../system/system-errors.js';
 import { collectionDocument } from '../../output/documents.js';
 import { bytes, type Output, shortTime } from '../../output/output.js';
+import { checkTextOutput, STDOUT, writeJson } from '../../output/text-file.js';
 import { readVerb, type StoreEnv, storeVerb } from '../../runner.js';
 import { printOutcome, readPlan } from './gc.js';
 
@@ -41,17 +40,21 @@ export function policy(program: Command): void {
     .command('plan')
     .description('show what would be retired and freed, and why everything else stays; nothing is removed')
     .addOption(fileOption())
-    .option('-o, --output <plan>', 'write the plan to a file, for `policy apply`')
+    .option('-o, --output <plan>', 'write the plan to a file, for `policy apply`, or - for standard output')
     .option('--kept', 'list what stays, too')
     .action(
-      readVerb<Options & { output?: string; kept?: boolean }>(
+      readVerb<Options & { output?: string; kept?: boolean; json?: boolean }>(
         async (env, _args, { file, output, kept }) => {
           const plan = await planOf(env, file);
-          if (output !== undefined) await writePlan(output, plan);
+          if (output !== undefined) await writeJson(output, plan, env.signal);
           env.progress.end();
+          if (output === STDOUT) return;
           env.out.object(plan, () => printPlan(env.out, plan, kept === true));
         },
-        { allNamespaces: true },
+        ({ output, json }) => {
+          if (output !== undefined) checkTextOutput(output, 'the plan', json === true);
+          return { allNamespaces: true };
+        },
       ),
     );
 
@@ -96,12 +99,6 @@ const noPolicy = () =>
     object: 'policy',
     remedy: 'name a JSON file with --file; docs/policies.md describes it',
   });
-
-async function writePlan(file: string, plan: PolicyPlan): Promise<void> {
-  await writeFile(file, `${JSON.stringify(plan, undefined, 2)}\n`).catch((error: unknown) => {
-    throw fsError('write the plan', file, error);
-  });
-}
 
 // ------------------------------------------------------------------------------------------------------- output
 

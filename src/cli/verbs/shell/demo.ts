@@ -1,12 +1,12 @@
 /** `ebbtide demo [LAYOUT]`: the whole life of images in a fresh store, checked against the disk. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Command } from 'commander';
 import { canMount } from '../../../backends/mounts.js';
 import type { SnapshotterName } from '../../../db-options.js';
 import { invalidArgument, unknownError } from '../../../errors.js';
 import { openDB } from '../../../open.js';
+import { temporaryDirectory } from '../../../system/temporary-directory.js';
 import { makeLayout } from '../../demo/layout.js';
 import { layerSources } from '../../demo/sources.js';
 import { TwoHosts } from '../../demo/two-hosts.js';
@@ -36,7 +36,7 @@ export function demo(program: Command): void {
         if (twoHosts && config === undefined) {
           throw invalidArgument('two hosts need a shared tree', { remedy: 'give --etcd URL' });
         }
-        const dir = await mkdtemp(join(tmpdir(), 'ebbtide-demo-'));
+        const dir = await temporaryDirectory('demo');
         try {
           const name = snapshotter ?? ((await canMount()).ok ? 'overlayfs' : 'native');
           let source = layout;

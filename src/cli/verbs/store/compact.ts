@@ -9,7 +9,8 @@ import { invalidArgument, unavailable } from '../../../errors.js';
 import { etcdConfig } from '../../etcd-options.js';
 import { bytes, type Output } from '../../output/output.js';
 import { printable } from '../../output/printable.js';
-import { findDaemon, verb } from '../../runner.js';
+import { findDaemon } from '../../remote/find-daemon.js';
+import { verb } from '../../runner.js';
 
 interface Options {
   output?: string;
@@ -41,10 +42,10 @@ export function compact(program: Command): void {
               remedy: 'compact and defragment etcd itself (etcdctl compact, etcdctl defrag)',
             });
           }
-          const daemon = await findDaemon(root);
+          await using daemon = await findDaemon(root);
           if (daemon !== undefined) {
             throw unavailable(`a daemon has the store in ${root} open`, {
-              object: daemon,
+              object: daemon.address,
               remedy: 'stop the daemon, compact the store, and start it again',
             });
           }

@@ -21,7 +21,8 @@ import { exitCodes } from '../../exit-codes.js';
 import { hostDocument } from '../../output/documents.js';
 import { bytes, type Output, printable, shortTime } from '../../output/output.js';
 import { openForReading } from '../../read-only.js';
-import { findDaemon, type GlobalOptions, verb } from '../../runner.js';
+import { daemonOf } from '../../remote/find-daemon.js';
+import { type GlobalOptions, verb } from '../../runner.js';
 import type { Store } from '../../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 
@@ -244,21 +245,24 @@ function nearest(path: string): string {
 async function checkStore(options: GlobalOptions, notice: (text: string) => void): Promise<StoreReport> {
   const { root, readOnly = false } = options;
   const etcd = etcdConfig(options);
-  const daemon = readOnly ? undefined : await findDaemon(root);
+  await using daemon = await daemonOf(options);
   const isEmbedded = daemon === undefined && etcd === undefined;
   if (isEmbedded && !existsSync(layout.database(root))) {
     process.exitCode = exitCodes.NotFound;
     return { state: 'absent' };
   }
   if (daemon !== undefined) {
-    const { RemoteStore } = await import('../../remote/store.js');
-    await using remote = await RemoteStore.connect(daemon);
-    const { store, orphans } = (await remote.stats()) as {
+    const { store, orphans } = (await daemon.stats()) as {
       store: { records: number; fileBytes: number };
       orphans: OrphanState;
     };
     const { records, fileBytes } = store;
-    return { ...(await soundness(remote)), daemon, records, fileBytes, orphans, ...(await hostsIn(remote)) };
+    const { address } = daemon;
+    return {
+      ...(await soundness(daemon)),
+      ...{ daemon: address, records, fileBytes, orphans },
+      ...(await hostsIn(daemon)),
+    };
   }
   await using db = await openForReading(
     { root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) },

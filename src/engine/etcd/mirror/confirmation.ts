@@ -52,6 +52,7 @@ export class Confirmation {
           limit: 1,
         });
         const newest = kvs[0]?.mod ?? 0;
+        await this.#mirror.sees(newest);
         const { requestTimeoutMs } = this.#client.settings;
         const late = AbortSignal.timeout(Math.ceil(Math.max(requestTimeoutMs, until - performance.now())));
         await this.#mirror.reach(newest, late);

@@ -5,12 +5,15 @@
 import type { Engine, Key, Transaction } from '../../contract.js';
 import { components, key, leaf, metaKey } from '../../schema/keys.js';
 import type { EtcdClient } from '../client/client.js';
+import type { Witness } from './witness.js';
 
 /** It is links of a record that does not exist, so no listing shows them. */
 const STATE = metaKey('mirror');
 const Relation = {
   /** Revision up to which the tree is here. */
   position: 'at',
+  /** The last commit up to there. */
+  witness: 'witness',
   /** Cluster and prefix. */
   origin: 'of',
   /** Owners of links that are not records. */
@@ -61,6 +64,14 @@ export class MirrorState {
     return this.stored;
   }
 
+  /** The last commit up to the position; undefined in a mirror of a tree without one. */
+  readWitness(): Witness | undefined {
+    const [at] = this.#engine.links(STATE, Relation.witness);
+    if (at === undefined) return undefined;
+    const [, , key = '', mod, id = ''] = components(at);
+    return { key, mod: Number(mod), id };
+  }
+
   /** Links of one owner in every relation that is in use for its collection. */
   *linksOf(from: Key): Generator<{ relation: string; to: Key }> {
     const [collection] = components(from);
@@ -98,8 +109,12 @@ export class MirrorState {
     }
   }
 
-  writePosition(tx: Transaction, revision: number): void {
+  writePosition(tx: Transaction, revision: number, witness: Witness | undefined): void {
     if (revision === this.stored) return;
+    const old = [...this.#engine.links(STATE, Relation.witness)];
+    const next = witness && witnessKey(witness);
+    for (const one of old) if (one !== next) tx.unlink(STATE, Relation.witness, one);
+    if (next !== undefined && !old.includes(next)) tx.link(STATE, Relation.witness, next);
     if (!tx.hasLinks(STATE, Relation.origin)) {
       tx.link(STATE, Relation.origin, originKey(this.#client.clusterId, this.#client.settings.prefix));
     }
@@ -113,5 +128,6 @@ export class MirrorState {
 }
 
 const positionKey = (revision: number): Key => metaKey('mirror', String(revision));
+const witnessKey = ({ key, mod, id }: Witness): Key => metaKey('mirror', key, String(mod), id);
 const originKey = (clusterId: string, prefix: string): Key =>
   metaKey('mirror', clusterId, ...(prefix === '' ? [] : [prefix]));

@@ -13,7 +13,7 @@ import { type EbbtideError, unavailable } from '../../../errors.js';
 import type { Key } from '../../contract.js';
 import type { CoreEngine } from '../../core/engine.js';
 import { linkPrefix } from '../../core/storage.js';
-import type { EtcdClient, KeyValue } from '../client/client.js';
+import { type EtcdClient, type KeyValue, prefixEnd } from '../client/client.js';
 import {
   type CommitRecord,
   decimal,
@@ -28,6 +28,7 @@ import { Changes } from './changes.js';
 import { loadTree } from './load.js';
 import { MirrorState } from './mirror-state.js';
 import { Watch, type WatchEvent } from './watch.js';
+import { type History, historyOf, type Witness, witnessOf } from './witness.js';
 
 const LOAD_CHUNK = 2_000;
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -39,6 +40,8 @@ export interface MirrorListener {
   collected(): void;
   /** A counter was forgotten. */
   counterGone(name: Key): void;
+  /** etcd was set back, or is another: before what it lacks goes. */
+  setBack(): void;
   /** A lock's record came or went; `name` is its key. */
   lockChanged(name: string): void;
 }
@@ -47,6 +50,8 @@ export interface MirrorOptions {
   client: EtcdClient;
   layout: Layout;
   engine: CoreEngine;
+  /** What was there until now was the mirror of another tree. */
+  wasOther: boolean;
   warn: (message: string) => void;
 }
 
@@ -54,6 +59,7 @@ export interface MirrorOptions {
 interface Seen {
   host: string | undefined;
   commit: CommitRecord | undefined;
+  witness: Witness | undefined;
   collected: boolean;
   gateChanged: boolean;
 }
@@ -82,8 +88,13 @@ export class Mirror {
   #closed = false;
   /** Whether the mirror went on from where it was, rather than loading everything. */
   resumed = false;
+  /** etcd was found to have another history than the mirror had, when it was opened or since. */
+  wasSetBack: boolean;
+  /** The last commit that is here. */
+  #witness: Witness | undefined;
 
-  constructor({ client, layout, engine, warn }: MirrorOptions) {
+  constructor({ client, layout, engine, wasOther, warn }: MirrorOptions) {
+    this.wasSetBack = wasOther;
     this.#client = client;
     this.#layout = layout;
     this.engine = engine;
@@ -94,7 +105,10 @@ export class Mirror {
   /** Brings the mirror up to date and keeps it so. */
   async start(): Promise<void> {
     const position = this.#state.readPosition();
-    if (position !== undefined) {
+    this.#witness = this.#state.readWitness();
+    const history = position === undefined ? 'unknown' : await this.#history();
+    if (history === 'other') this.#setBack();
+    if (position !== undefined && history === 'same') {
       this.revision = position;
       this.resumed = true;
       const gate = await this.#client.range(Sys.gate);
@@ -109,6 +123,29 @@ export class Mirror {
     this.#follow();
   }
 
+  /** A mirror without a witness knows no commit: it is loaded again, which costs as little. */
+  async #history(): Promise<History> {
+    return this.#witness === undefined ? 'unknown' : historyOf(this.#client, this.#witness);
+  }
+
+  #setBack(): void {
+    this.wasSetBack = true;
+    this.#warn('etcd was set back to an earlier state, or is another; loading everything again');
+    this.listener?.setBack();
+  }
+
+  /**
+   * The newest commit that etcd knows. One that is older than what is here shows an etcd that was set back, before the watch has
+   * noticed.
+   */
+  async sees(newest: number): Promise<void> {
+    if (newest >= (this.#witness?.mod ?? 0) || (await this.#history()) !== 'other') return;
+    this.#watch?.end();
+    if (this.#loading === undefined) this.#setBack();
+    void this.#reload();
+    await this.ready();
+  }
+
   #follow(): void {
     this.#watch = new Watch(this.#client, this.revision, {
       revision: (revision, events) => {
@@ -120,6 +157,11 @@ export class Mirror {
       },
       compacted: () => {
         this.#warn('etcd has compacted changes that this host missed; loading everything again');
+        void this.#reload();
+      },
+      history: async () => (this.#witness === undefined ? 'same' : this.#history()),
+      replaced: () => {
+        this.#setBack();
         void this.#reload();
       },
       warn: this.#warn,
@@ -232,13 +274,17 @@ export class Mirror {
     // Between the decision and the end of a unit only its own changes arrive here, which are known already.
     const isKnown = this.gate?.state === 'flipped';
     const changes = new Changes(this.#layout, this.engine, this.#warn);
-    const seen: Seen = { host: undefined, commit: undefined, collected: false, gateChanged: false };
+    const seen: Seen = {
+      ...{ host: undefined, commit: undefined, witness: undefined },
+      ...{ collected: false, gateChanged: false },
+    };
     for (const { deleted, kv } of events) {
       const place = this.#layout.parse(kv.key);
       if (place?.is !== 'record' && place?.is !== 'link') this.#see(place, deleted, kv, seen);
       else if (!isKnown) changes.add(place, deleted ? undefined : kv);
     }
     const { host, commit, collected, gateChanged } = seen;
+    this.#witness = seen.witness ?? this.#witness;
     // Compacted at exactly this revision, etcd 3.4 sends its puts and not its deletions.
     const gone = events.filter(({ deleted }) => deleted).length;
     if (gone < (commit?.gone ?? 0)) throw unavailable(`etcd did not send all of revision ${revision}`);
@@ -258,6 +304,7 @@ export class Mirror {
         if (deleted) break;
         seen.host = place.host;
         seen.commit = parseCommitRecord(kv.value);
+        seen.witness = witnessOf(kv);
         break;
       case 'gate':
         this.gate = deleted ? undefined : parseGate(kv);
@@ -297,7 +344,7 @@ export class Mirror {
           else tx.unlink(from, relation, to);
         }
         this.#state.write(tx, changes);
-        this.#state.writePosition(tx, revision);
+        this.#state.writePosition(tx, revision, this.#witness);
       },
       { durability: 'visible' },
     );
@@ -380,8 +427,13 @@ export class Mirror {
     }
     this.gate = gate;
     this.#queue = [];
+    const { kvs } = await this.#client.range(Sys.commits, {
+      ...{ end: prefixEnd(Sys.commits), newestFirst: true, limit: 1, revision },
+    });
+    this.#witness = kvs[0] && witnessOf(kvs[0]);
     // An empty mirror of an empty tree has nothing to say yet.
-    if (this.engine.revision > 0) await this.engine.update((tx) => this.#state.writePosition(tx, revision));
+    if (this.engine.revision > 0)
+      await this.engine.update((tx) => this.#state.writePosition(tx, revision, this.#witness));
     this.revision = revision;
   }
 
@@ -435,7 +487,9 @@ export class Mirror {
     for (const { reject } of this.#waiters.splice(0)) reject(closedError());
     for (const wake of this.#gateWaiters.splice(0)) wake();
     if (this.#loading === undefined && this.revision > this.#state.stored && this.#state.stored > 0) {
-      await this.engine.update((tx) => this.#state.writePosition(tx, this.revision)).catch(() => undefined);
+      await this.engine
+        .update((tx) => this.#state.writePosition(tx, this.revision, this.#witness))
+        .catch(() => undefined);
     }
     await this.engine.close();
   }

@@ -2,12 +2,14 @@
  * One watch over the whole tree, for as long as the engine is open: passes on every revision in order, each once and
  * whole, over lost connections and changes of members. Called by mirror.ts.
  *
- * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads everything.
+ * A revision that was compacted before it was passed on ends the watch with `compacted`, and an etcd that was set back with
+ * `replaced`; the mirror then loads everything.
  */
 import type { IWatchResponse } from 'etcd3';
 import type { EtcdClient, KeyValue, WatchStream } from '../client/client.js';
 import { EtcdFailure } from '../client/failure.js';
 import { Sys } from '../format/layout.js';
+import type { History } from './witness.js';
 
 export interface WatchEvent {
   readonly deleted: boolean;
@@ -20,6 +22,10 @@ export interface WatchListener {
   /** Everything up to here was passed on. */
   progress(revision: number): void;
   compacted(): void;
+  /** Whether etcd still has the history that was passed on: asked whenever a stream begins. */
+  history(): Promise<History>;
+  /** It has another one. */
+  replaced(): void;
   warn(message: string): void;
 }
 
@@ -82,6 +88,15 @@ export class Watch {
     this.#timer = undefined;
     let stream: WatchStream;
     try {
+      const history = await this.#listener.history();
+      if (history !== 'same') {
+        if (!this.#ended) {
+          this.#ended = true;
+          if (history === 'other') this.#listener.replaced();
+          else this.#listener.compacted();
+        }
+        return;
+      }
       // From exactly the compacted revision on, etcd 3.4 begins a watch and leaves deletions out.
       await this.#client.range(Sys.head, { revision: this.#delivered, keysOnly: true });
       stream = await this.#client.watchStream();
