@@ -94,7 +94,7 @@ async function openTar(path: string): Promise<LayoutWriter> {
 async function openStream(path: string): Promise<LayoutWriter> {
   const file = await open(path, 'w');
   const close = (): Promise<void> => onDisk(path, file.close());
-  return new TarLayout((bytes) => onDisk(path, writeAll(file, bytes)), close, close);
+  return new TarLayout((bytes) => onDisk(path, writeAll(file, bytes)), true, close, close);
 }
 
 /** Directories come before what is in them; times are 0, so that the same images give the same bytes. */
