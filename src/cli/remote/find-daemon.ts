@@ -1,15 +1,21 @@
 /** The daemon that a verb works through: the one that was named, or the root's. Called by the runner and by verbs that need none. */
 import { isKind } from '../../errors.js';
 import { identityAt, identityText } from '../../system/file-identity.js';
-import type { GlobalOptions } from '../runner.js';
 import type { RemoteStore } from './store.js';
+
+/** What the command line says of the daemon. */
+interface Wanted {
+  root: string;
+  address?: string;
+  readOnly?: boolean;
+}
 
 /** The daemon that was named, or else the root's; undefined without one, and with `--read-only`. */
 export async function daemonOf({
   root,
   address = process.env.EBBTIDE_ADDRESS,
   readOnly,
-}: GlobalOptions): Promise<RemoteStore | undefined> {
+}: Wanted): Promise<RemoteStore | undefined> {
   if (readOnly) return undefined;
   if (!address) return findDaemon(root);
   const [{ RemoteStore }, { socketPath }] = await Promise.all([
