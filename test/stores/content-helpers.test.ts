@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { chunksOf } from '../../src/backends/content/chunks-of.js';
 import { digestOf } from '../../src/model/digest.js';
 import {
   copy,
@@ -168,6 +170,23 @@ describe('writeBlob', () => {
     const writer = await world.content.writer(ns1, 'r');
     assert.equal((await writer.status()).offset, 10);
     await writer.close();
+  });
+});
+
+describe('chunksOf', () => {
+  it('given a blob of several chunks, then each is right until the next is asked for', async (t) => {
+    const world = await storeWorld(t);
+    const data = bytes(1_000_000);
+    await writeBlob(world.content, ns1, 'r', data);
+    await using reader = await world.content.readerAt(ns1, digestOf(data));
+    let at = 0;
+    for await (const chunk of chunksOf(reader)) {
+      // Time for the next one to be read.
+      await sleep(20);
+      assert.ok(data.subarray(at, at + chunk.length).equals(chunk), `the chunk at ${at}`);
+      at += chunk.length;
+    }
+    assert.equal(at, data.length);
   });
 });
 
