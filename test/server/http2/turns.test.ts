@@ -50,11 +50,11 @@ async function mostInATurn(count: () => number, until: Promise<unknown>): Promis
 test('given lists on many connections, when all are written, then a piece in a turn, and each is whole', async (t) => {
   const { made, statuses } = lists();
   const server = await served(t, { statuses });
-  const peers = await Promise.all(Array.from({ length: 3 }, () => Peer.connect(t, server.address)));
+  const peers = await Promise.all(Array.from({ length: 2 }, () => Peer.connect(t, server.address)));
   for (const peer of peers) peer.send(...wide);
   await Promise.all(peers.map((peer) => peer.ping()));
   const responses = peers.map(async (peer) => {
-    for (const id of [1, 3, 5, 7]) {
+    for (const id of [1, 3, 5, 7, 9, 11]) {
       peer.send(request(id, paths.statuses));
       const { status, body } = await peer.response(id);
       assert.equal(status, '0');
@@ -63,8 +63,8 @@ test('given lists on many connections, when all are written, then a piece in a t
   });
   const most = await mostInATurn(made, Promise.all(responses));
   assert.equal(made(), 12 * ITEMS);
-  // All three may begin in one turn, with a piece each; what goes on waits for its slice.
-  assert.equal(most <= 4 * CHUNK_ITEMS, true, `${most} items in a turn`);
+  // In one turn each may begin and go on once, with a piece each; one that waits has its slice.
+  assert.equal(most <= 5 * CHUNK_ITEMS, true, `${most} items in a turn`);
 });
 
 test('given a long list, when small calls come on its connection, then they get their responses first', async (t) => {
