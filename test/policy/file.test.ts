@@ -34,6 +34,11 @@ test('given a file that is none, when it is read, then it is named, and nothing 
     ['['.repeat(100_000), /is not JSON/],
     [JSON.stringify({ rules: [{ keepLast: 1, keeplast: 1 }] }), /unknown field "keeplast"/],
     ['{"rules":[{"maxUsedSpace":1e400}]}', /maxUsedSpace must be bytes/],
+    [
+      '{"rules":[{"keepLast":9,"filters":["a==\\"{"],"keep\\u004cast":1}]}',
+      /has the field "keepLast" twice in one object/,
+    ],
+    ['{"rules":[{}],"rules" : []}', /has the field "rules" twice/],
     ['{"__proto__":{"rules":[]},"rules":[{}]}', /unknown field "__proto__"/],
   ];
   for (const [text, expected] of cases) {
