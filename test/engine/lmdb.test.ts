@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { chmod, mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -67,6 +67,17 @@ test('given a store with records, when opened again, then all is there and the s
   assert.equal([...second.scan('blobs')].length, 100);
   assert.deepEqual(second.verifyGraph(), []);
   assert.equal(second.idOf(blob(100)) !== undefined, true);
+});
+
+test('given a store with a hard-linked copy, when it is opened, then that is said; without one, nothing is', async (t) => {
+  const dir = await tempDir(t);
+  const messages: string[] = [];
+  const warn = (message: string): void => void messages.push(message);
+  await (await open(t, dir, { warn })).close();
+  linkSync(dataFile(dir), join(dir, 'copy'));
+  await (await open(t, dir, { warn })).close();
+  assert.deepEqual(messages.length, 1);
+  assert.ok(messages[0]?.startsWith(`${dataFile(dir)} has another name, by a hard link`), messages[0]);
 });
 
 test('given a store, when it is open, then a second owner is refused and the files stay untouched', async (t) => {

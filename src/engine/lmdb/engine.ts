@@ -5,7 +5,7 @@
  * there and may be lost, with those after it, when the process or the machine dies within the next moments (`flush`
  * waits for it). A directory has one owner process, and a second one is refused; any number may read (read-only.ts). The data file is checked before LMDB may touch it.
  */
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
@@ -105,6 +105,12 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
   bringUp(dbs, path, warn);
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
+  if (statSync(path).nlink > 1) {
+    // A copy by `cp -al`, or a backup that links what seems unchanged.
+    warn(
+      `${path} has another name, by a hard link: what is written here changes that, too; copy it, or use a backup`,
+    );
+  }
   // Nothing is changed before it is known that the log is whole.
   const recovered = recoverLog(dir, {
     flushed: newestRevision(dbs, state),
