@@ -2,9 +2,9 @@
  * Opens DBs: `openDB` with everything in one directory, `newDB` from given parts. Called by the command line,
  * the daemon and embedders.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync, readlinkSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
@@ -202,10 +202,22 @@ async function useRoot(root: string, create: boolean): Promise<void> {
     else if (!(await stat(root)).isDirectory()) throw notADirectory(root);
   } catch (error) {
     const code = errnoOf(error);
+    if (code === 'EEXIST' || code === 'ENOENT') checkLinks(root);
     if (code === 'EEXIST' || code === 'ENOTDIR') throw notADirectory(root);
     if (code === 'ENOENT' && !create) throw noStoreAt(root);
     throw fsError(create ? 'make the root directory' : 'use the root', root, error);
   }
+}
+
+/** FailedPrecondition: a link in the path leads nowhere, as to a disk that is not mounted. */
+function checkLinks(root: string): void {
+  if (dirname(root) !== root) checkLinks(dirname(root));
+  const isLink = lstatSync(root, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  if (!isLink || existsSync(root)) return;
+  throw failedPrecondition(`the link ${root} leads to ${readlinkSync(root)}, which is not there`, {
+    object: root,
+    remedy: 'mount the disk that it leads to, or name another directory',
+  });
 }
 
 const noStoreAt = (root: string): NoStore =>

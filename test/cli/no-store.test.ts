@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { cliWithoutStore, layout } from './support.js';
@@ -50,6 +50,14 @@ describe('a root without a store', () => {
     const doctor = await run.run('--root', '/proc/nope', 'doctor');
     assert.equal(doctor.code, 0, doctor.stderr);
     rmSync(run.root, { recursive: true });
+    symlinkSync('not-mounted/here', run.root);
+    for (const args of [
+      ['images', 'ls'],
+      ['import', path],
+      ['--root', join(run.root, 'below'), 'init'],
+    ])
+      await run.fails(5, /leads to not-mounted\/here, which is not there .*\n +mount the disk/, ...args);
+    rmSync(run.root);
     writeFileSync(run.root, 'a file');
     for (const args of [['images', 'ls'], ['import', path], ['init']]) {
       await run.fails(5, /is not a directory/, ...args);
