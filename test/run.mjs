@@ -61,7 +61,7 @@ child.on('exit', (code, signal) => {
 
 /**
  * What node:test runs, a process each: files of a room of `TOGETHER` by eight, other files alone. To load the product and to
- * compile it again for each file takes a third of the processor time of those rooms.
+ * compile it again for each file takes a tenth to a quarter of their processor time.
  */
 function together(files) {
   const runs = files.filter((file) => !TOGETHER.has(roomOf(file))).map((file) => join(root, file));
