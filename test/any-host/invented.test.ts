@@ -387,6 +387,31 @@ test('given an old leaf of images with an entry that leads to what is now a part
   }
 });
 
+test('given a page of images that is an older one of the namespace by now, whose images are now the page of one, then that is no image with the name of a part', async (t) => {
+  const host = new Host(await tempDir(t));
+  const { target, blobs: all } = host.image('ours');
+  const tree = (): Fields => ({ a: { images: { 'one:1': image(target) }, content: blobs(all) } });
+  const older = tree();
+  const file = await host.write(tree(), older);
+  file.alias(['v1', 'a', 'images'], 1, file.find(['v1', 'a', 'images', 'one:1']).page);
+  file.alias(['v1', 'a', 'images'], 0, file.find(['v1', 'a'], 1).page);
+  const { records } = await file.salvage(t);
+  assert.deepEqual(
+    records.filter((record) => record.endsWith(' images')),
+    [],
+  );
+});
+
+test('given images that are called as parts of a namespace are, then all are back', async (t) => {
+  const host = new Host(await tempDir(t));
+  const { target, blobs: all } = host.image('ours');
+  const named = { images: image(target), content: image(target) };
+  const file = await host.write({ a: { images: named, content: blobs(all) } });
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(records.slice(-2), ['a/images content', 'a/images images']);
+  assert.deepEqual(report.gaps, []);
+});
+
 test('given a whole tree with a spec that is damaged, then it is not taken for whole', async (t) => {
   const host = new Host(await tempDir(t));
   const spec = Buffer.concat([Uint8Array.of(0x0a, 1, 0x78, 0x12, 9), Buffer.from('{"a":"b"}')]);
