@@ -15,7 +15,7 @@ export interface Places {
   readonly content: string;
   /** Directory by snapshotter; records may use a snapshotter that has none. */
   readonly snapshotters: ReadonlyMap<string, string>;
-  /** Docker's, which has other commands. */
+  /** A BuildKit of Docker's, which has other commands. */
   readonly isDockers: boolean;
   /** BuildKit's records of its cache, and of the steps that they are results of. */
   readonly buildCache: { readonly records: string; readonly steps: string | undefined } | undefined;
@@ -23,8 +23,8 @@ export interface Places {
 
 const SNAPSHOTTER = 'io.containerd.snapshotter.v1.';
 const METADATA = join('io.containerd.metadata.v1.bolt', 'meta.db');
-/** Below the given directory: containerd's own, Docker's, and where Docker's has it. */
-const BELOW = ['', 'containerd/daemon', 'daemon'];
+/** Below the given directory: containerd's own, Docker's, where Docker's has it, and that of k3s and RKE2. */
+const BELOW = ['', 'containerd/daemon', 'daemon', 'agent/containerd'];
 /** BuildKit's, in the directory of a worker, which is named `<runtime>-<snapshotter>`. */
 const BUILDKIT_METADATA = 'containerdmeta.db';
 const CACHE_RECORDS = 'metadata_v2.db';
@@ -50,7 +50,7 @@ export async function findPlaces(directory: string): Promise<Places> {
     if (containerd === undefined) continue;
     const dockers = join(root, DOCKERS_BUILDKIT);
     const places = [dockers, ...(await directoriesIn(dockers)).map((name) => join(dockers, name))];
-    return { ...containerd, isDockers: below !== '', buildCache: await buildCacheIn(places) };
+    return { ...containerd, buildCache: await buildCacheIn(places) };
   }
   for (const worker of ['', ...(await directoriesIn(root))]) {
     const buildkit = await buildkitAt(join(root, worker));

@@ -77,6 +77,8 @@ interface Place extends Piece {
 export class PageScan implements Disposable {
   readonly path: string;
   pageSize: number;
+  /** No page from this number on counts as whole: the caller knows that it is of no commit. */
+  end = Number.POSITIVE_INFINITY;
   /** Valid ones, the newest first. */
   readonly metas: readonly Meta[];
   /** Numbers of the whole pages that were found. */
@@ -128,7 +130,7 @@ export class PageScan implements Disposable {
 
   /** Undefined for what is not whole. */
   page(id: number): LeafPage | BranchPage | undefined {
-    if (id < 2 || !Number.isSafeInteger(id)) return undefined;
+    if (!this.#mayBe(id)) return undefined;
     return this.#parse(id * this.pageSize, id, true) ?? this.#parse(this.#elsewhere.get(id) ?? -1, id, true);
   }
 
@@ -179,7 +181,7 @@ export class PageScan implements Disposable {
       }
       const at = place * this.pageSize;
       const id = this.#idAt(at);
-      const page = id < 2 || !Number.isSafeInteger(id) ? undefined : this.#parse(at, id);
+      const page = this.#mayBe(id) ? this.#parse(at, id) : undefined;
       if (page === undefined || (id !== place && !this.#strays(at, id))) continue;
       this.ids.push(id);
       visit(page);
@@ -191,14 +193,8 @@ export class PageScan implements Disposable {
     return this.#elsewhere.size > 0;
   }
 
-  /** Whether a page is whole from a place on. */
-  *hasAnyFrom(place: number): Steps<boolean> {
-    for (let next = Math.max(place, 2); next < this.pages; next++) {
-      yield;
-      const at = next * this.pageSize;
-      if (this.#parse(at, this.#idAt(at)) !== undefined) return true;
-    }
-    return false;
+  #mayBe(id: number): boolean {
+    return id >= 2 && id < this.end && Number.isSafeInteger(id);
   }
 
   /** A page in another's place, of which there is no whole one in its own, nor in a place before. */

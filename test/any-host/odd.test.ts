@@ -49,6 +49,22 @@ async function lostIn(root: string): Promise<{ orphans: string[]; missing: strin
   };
 }
 
+test('given a root of Docker, of k3s or of RKE2, when it is named as a whole, then what is below it is salvaged', async (t) => {
+  for (const below of ['containerd/daemon', 'agent/containerd']) {
+    const root = await tempDir(t);
+    await makeRoot(join(root, below), 'example.com/one:1');
+    const { metadata, records } = await salvage(root, join(await tempDir(t), 'meta.db'));
+    assert.equal(metadata, metadataIn(join(root, below)));
+    assert.deepEqual(
+      records.map(({ kind, current }) => [kind, current]),
+      [
+        ['content', 1],
+        ['image', 1],
+      ],
+    );
+  }
+});
+
 test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
   const empty = await lostIn(await rootWithSnapshot(t, {}));
   assert.deepEqual([empty.orphans, empty.missing], [['overlayfs/a'], ['a']]);

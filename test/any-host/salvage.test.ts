@@ -12,12 +12,13 @@ import { Pages } from '../../src/any-host/salvage/pages.js';
 import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
 import { walkTree } from '../../src/any-host/salvage/walk.js';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import type { Meta } from '../../src/bolt/format.js';
 import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
 import { isKind } from '../../src/errors.js';
 import { inTurns } from '../../src/system/turns.js';
-import { judge, makeHistory, missing } from '../bolt/program.js';
+import { interrupt, judge, makeHistory, missing } from '../bolt/program.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 
@@ -309,6 +310,50 @@ test('given a tree that leads to the pages of one namespace from another one too
     wrong.map(([name]) => name),
     [],
   );
+});
+
+/** A file within a commit, of which all pages are written, and no meta page; and one of which only those after the end are. */
+function interrupted({ metadata, file, pageSize }: History): { all: Buffer; after: Buffer; newest: Meta } {
+  interrupt(metadata);
+  using scan = new PageScan(metadata);
+  const newest = scan.metas[0]!;
+  const all = readFileSync(metadata);
+  const end = newest.highWater * pageSize;
+  assert.ok(all.subarray(end).some((byte) => byte !== 0));
+  assert.ok(!all.subarray(0, end).equals(file.subarray(0, end)));
+  return { all, after: Buffer.concat([file.subarray(0, end), all.subarray(end)]), newest };
+}
+
+test('given a commit that was killed before its meta page was written, when the file is salvaged, then the tree before it is back whole, and is current', {
+  skip,
+}, async (t) => {
+  const history = await historyOf(t, 3, 1024, 40);
+  const { all, after, newest } = interrupted(history);
+  const output = join(await tempDir(t), 'meta.db');
+  const salvaged = async (file: Buffer): Promise<SalvageReport> => {
+    writeFileSync(history.metadata, file);
+    rmSync(output, { force: true });
+    return await salvage(history.root, output);
+  };
+  for (const file of [all, after]) {
+    const { isNamed, gaps, guessed } = await salvaged(file);
+    assert.deepEqual([isNamed, gaps, guessed], [true, [], []]);
+    const found = [...(await recordsIn(output))].map(([name, { fields }]) => `${name} ${fields}`);
+    assert.deepEqual(found.sort(), [...history.last].map(([name, { fields }]) => `${name} ${fields}`).sort());
+  }
+  // What fills a gap is not of it either.
+  for (const page of history.structure.slice(0, 8)) {
+    const file = Buffer.from(after).fill(0, page * 1024, (page + 1) * 1024);
+    const rebuilt = new Set(
+      (await salvaged(file)).guessed.filter((one) => one.origin === 'rebuilt').map(nameOf),
+    );
+    for (const [name, { fields }] of await recordsIn(output))
+      assert.ok(rebuilt.has(name) || history.ever.has(`${name} ${fields}`), `without page ${page}: ${name}`);
+  }
+  // With one meta page damaged it may have been finished.
+  const slot = Number((newest.transaction + 1n) % 2n) * 1024;
+  const { isNamed, records } = await salvaged(Buffer.from(all).fill(0xff, slot, slot + 1024));
+  assert.ok(!isNamed && records.every(({ current }) => current === 0));
 });
 
 test(`given ${salvages} damaged files, when they are salvaged, then what is whole is back, and nothing is invented`, {

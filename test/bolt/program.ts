@@ -54,6 +54,12 @@ export function makeImages(dir: string, pageSize: number, commits: number, seed:
   if (status !== 0) throw new Error(stderr);
 }
 
+/** Writes the pages of another transaction, and not its meta page: as a kill within a commit leaves a file of containerd's. */
+export function interrupt(path: string): void {
+  const { status, stderr } = spawnSync(program(), ['interrupt', path], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+}
+
 /** A process that commits to a file until it is disposed. */
 export class Writer implements AsyncDisposable {
   readonly #child: ChildProcess;

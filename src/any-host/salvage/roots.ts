@@ -21,14 +21,13 @@ export function* findTrees(pages: Pages): Steps<Trees> {
   const [last, before] = metas;
   const known: KnownLeaves = new Map();
   let newest = last && (yield* walkTree(pages, last.root, [], known));
-  // Two meta pages have transactions that follow one another, and no page is after the end that they give: otherwise the
-  // newest one may be lost.
-  const isNewest =
-    last !== undefined &&
-    last.transaction - 1n === before?.transaction &&
-    !(yield* pages.scan.hasAnyFrom(last.highWater));
-  if (newest !== undefined && newest.gaps.length === 0 && isNewest)
-    return { first: newest, older: [], isNamed: true };
+  // Of two transactions that follow one another no meta page is lost.
+  const isNewest = last !== undefined && last.transaction - 1n === before?.transaction;
+  // A tree that is older than the rest of the file has pages that were given out again.
+  const isStale = !isNewest || newest?.gaps.some(({ reason }) => reason === 'other') !== false;
+  // Otherwise what is after its end was written by a commit that did not finish. In free pages that cannot be told from what is older.
+  if (!isStale) pages.scan.end = last.highWater;
+  if (newest?.gaps.length === 0 && isNewest) return { first: newest, older: [], isNamed: true };
   yield* pages.findAll();
   // Pages that stand in another's place are known now.
   if (last !== undefined && pages.scan.hasMoved) {
@@ -41,8 +40,6 @@ export function* findTrees(pages: Pages): Steps<Trees> {
     if (root.page !== last?.root) roots.push({ ...root, age: yield* ages.of(root.page) });
   roots.sort((a, b) => (a.age === b.age ? a.path.length - b.path.length : a.age < b.age ? 1 : -1));
   const others = yield* walkAll(pages, roots, newest, known);
-  // A tree that is older than the rest of the file has pages that were given out again.
-  const isStale = newest === undefined || !isNewest || newest.gaps.some(({ reason }) => reason === 'other');
   const better = isStale ? others.find(({ newest: time }) => time > (newest?.newest ?? zeroTime)) : undefined;
   if (better === undefined)
     return {

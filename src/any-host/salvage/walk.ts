@@ -147,17 +147,16 @@ class Walk {
       const other = this.#bucketOf.get(range.page);
       if (other !== undefined) this.#walked.shared.push([other, path]);
       // A leaf that has something may be distinguished from one of another bucket.
-      if (!isOurs || other !== undefined || (page.kind === 'leaf' && !this.#fits(path, page))) {
+      if (!isOurs || other !== undefined || (page.kind === 'leaf' && !(yield* this.#fits(path, page)))) {
         this.#walked.gaps.push({ path, ...where, reason: 'other' });
         continue;
       }
       this.#walked.pages.add(range.page);
       this.#bucketOf.set(range.page, path);
-      if (page.kind === 'leaf')
-        yield* kindIn(path) === undefined
-          ? this.#entries(path, page.entries, page.id)
-          : this.#leaf(path, page);
-      else {
+      if (page.kind === 'leaf') {
+        if (kindIn(path) === undefined) yield* this.#entries(path, page.entries, page.id);
+        else this.#take(yield* this.#found(path, page));
+      } else {
         const ranges = page.children.map(
           (child, n): Range => ({
             page: child.page,
@@ -172,27 +171,31 @@ class Walk {
   }
 
   /** Whether a leaf may be of this bucket, by the names that are in it. */
-  #fits(path: Path, { entries }: LeafPage): boolean {
+  *#fits(path: Path, page: LeafPage): Steps<boolean> {
+    const { entries } = page;
     const names = new Set(entries.map(({ key }) => key));
     const some = (known: readonly string[]): boolean => known.some((name) => names.has(name));
     const areAllBuckets = entries.every(({ isBucket }) => isBucket);
     if (entries.length === 0) return true;
     if (path.length === 0) return areAllBuckets && names.has('v1');
-    if (kindIn(path) !== undefined) return areAllBuckets;
-    if (path.length === 1) return names.has('version') || (areAllBuckets && ![...names].every(isPart));
+    const areParts = entries.every(({ key }) => isPart(key));
+    // Records may be called as the parts of a namespace are; but those are records then.
+    if (kindIn(path) !== undefined)
+      return areAllBuckets && !(areParts && (yield* this.#found(path, page)).gaps.length > 0);
+    if (path.length === 1) return names.has('version') || (areAllBuckets && !areParts);
     if (path.length === 2) return some(NAMESPACE_PARTS) && !some(['version', ...CONTENT_PARTS]);
     if (path[2] === 'content') return some(CONTENT_PARTS);
-    return areAllBuckets && ![...names].every(isPart);
+    return areAllBuckets && !areParts;
   }
 
-  *#leaf(path: Path, { id, entries }: LeafPage): Steps {
+  *#found(path: Path, { id, entries }: LeafPage): Steps<Found> {
     const at = `${id}\0${pathKey(path)}`;
     let found = this.#known.get(at);
     if (found === undefined) {
       found = yield* this.#recordsIn(path, entries, id);
       this.#known.set(at, found);
     }
-    this.#take(found);
+    return found;
   }
 
   *#entries(path: Path, entries: readonly LeafEntry[], leaf: number): Steps {

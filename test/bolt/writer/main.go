@@ -5,6 +5,7 @@
 //	writer far FILE PAGESIZE PAGES    newest pages after so many others, and the same as JSON: far.go
 //	writer history DIR SEED PAGESIZE TRANSACTIONS   a root of containerd: history.go
 //	writer images DIR PAGESIZE COMMITS SEED   a file after each of its commits: images.go
+//	writer interrupt FILE            a commit whose pages are in the file, and whose meta page is not: interrupt.go
 //	writer judge                     for each file named on standard input: bbolt's own check, then changes, then the check again; a line for each
 //	writer run FILE [PAUSE]          commits until standard input ends, with a pause (20ms) behind each; every commit
 //	                                 gives all counters its number
@@ -28,7 +29,7 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, far FILE PAGESIZE PAGES, history DIR SEED PAGESIZE TRANSACTIONS, images DIR PAGESIZE COMMITS SEED, judge, or run FILE [PAUSE]")
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, far FILE PAGESIZE PAGES, history DIR SEED PAGESIZE TRANSACTIONS, images DIR PAGESIZE COMMITS SEED, interrupt FILE, judge, or run FILE [PAUSE]")
 	if len(os.Args) == 5 && os.Args[1] == "fill" {
 		pageSize, _ := strconv.Atoi(os.Args[3])
 		keys, _ := strconv.Atoi(os.Args[4])
@@ -47,6 +48,8 @@ func main() {
 		commits, _ := strconv.Atoi(os.Args[4])
 		seed, _ := strconv.ParseInt(os.Args[5], 10, 64)
 		err = images(os.Args[2], pageSize, commits, seed)
+	} else if len(os.Args) == 3 && os.Args[1] == "interrupt" {
+		err = interrupt(os.Args[2])
 	} else if len(os.Args) == 3 && os.Args[1] == "dump" {
 		err = dump(os.Args[2])
 	} else if len(os.Args) == 2 && os.Args[1] == "judge" {
