@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "host/bytes.h"
 #include "host/sys.h"
 
 namespace ebbtide::sys {
@@ -50,24 +51,6 @@ __attribute__((weak)) int inflateEnd(ZStream*);
 }
 
 bool isThere() { return inflateInit2_ != nullptr && inflate != nullptr && inflateReset != nullptr && inflateEnd != nullptr; }
-
-struct Bytes {
-  uint8_t* data = nullptr;
-  size_t length = 0;
-};
-
-bool bytesOf(const Napi::Value& value, Bytes& bytes) {
-  napi_typedarray_type type = napi_int8_array;
-  void* data = nullptr;
-  napi_value buffer = nullptr;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(value.Env(), value, &type, &bytes.length, &data, &buffer, nullptr) != napi_ok ||
-      type != napi_uint8_array || bytes.length > UINT32_MAX) {
-    return false;
-  }
-  bytes.data = static_cast<uint8_t*>(data);
-  return true;
-}
 
 class Decoder {
  public:
@@ -196,8 +179,8 @@ class Gunzip::Work : public Napi::AsyncWorker {
 Napi::Value Gunzip::runCall(Info info) {
   Bytes in;
   Bytes out;
-  if (!bytesOf(info[0], in) || !bytesOf(info[1], out) || busy_ || closed_) {
-    Napi::TypeError::New(info.Env(), "run takes two Uint8Arrays, of an open decoder, one call at a time").ThrowAsJavaScriptException();
+  if (!bytesOf(info[0], in) || !bytesOf(info[1], out) || in.length > UINT32_MAX || out.length > UINT32_MAX || busy_ || closed_) {
+    Napi::TypeError::New(info.Env(), "run takes two Uint8Arrays of less than 4 GiB, of an open decoder, one call at a time").ThrowAsJavaScriptException();
     return info.Env().Undefined();
   }
   // The queue owns it and frees it after OnOK.

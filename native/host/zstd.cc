@@ -18,6 +18,8 @@
 #include <string>
 #include <utility>
 
+#include "host/bytes.h"
+
 // The versions of these symbols since the beginning; those of glibc 2.34 would keep the addon from loading on older
 // hosts.
 #if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
@@ -31,6 +33,9 @@ __asm__(".symver dlsym,dlsym@" FIRST_GLIBC);
 __asm__(".symver dlclose,dlclose@" FIRST_GLIBC);
 __asm__(".symver dlerror,dlerror@" FIRST_GLIBC);
 #endif
+
+using ebbtide::Bytes;
+using ebbtide::bytesOf;
 
 namespace {
 
@@ -122,24 +127,6 @@ Result decode(void* context, InBuffer in, OutBuffer out) {
   result.written = out.pos;
   result.frameEnds = hint == 0;
   return result;
-}
-
-struct Bytes {
-  uint8_t* data = nullptr;
-  size_t length = 0;
-};
-
-bool bytesOf(const Napi::Value& value, Bytes& bytes) {
-  napi_typedarray_type type = napi_int8_array;
-  void* data = nullptr;
-  napi_value buffer = nullptr;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(value.Env(), value, &type, &bytes.length, &data, &buffer, nullptr) != napi_ok ||
-      type != napi_uint8_array) {
-    return false;
-  }
-  bytes.data = static_cast<uint8_t*>(data);
-  return true;
 }
 
 class Decoder : public Napi::ObjectWrap<Decoder> {
