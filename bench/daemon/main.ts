@@ -3,7 +3,7 @@
  * socket. As root; installs what it needs from Debian.
  *
  *   npm run bench -- daemon [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
- *                                    [--json FILE] [--dir DIR] [--node-http2] [--without-2] [--only calls|images]
+ *                                    [--json FILE] [--dir DIR] [--node-http2] [--without-2] [--only calls|images|process]
  *
  * All servers have the same image records before the clock starts (`--bulk`, and 10,000 to list), all are up the
  * whole time, figures are taken from one after the other and are medians over the rounds.
@@ -21,6 +21,7 @@ import { Server } from '../../test/conformance/servers.js';
 import { callGroups, type Measured, type Plan, type Row, takeFigures } from './figures.js';
 import { Images } from './images.js';
 import { clientProgram, runClient } from './measure.js';
+import { processGroups } from './process.js';
 import { markdown, tableText } from './table.js';
 
 const full: Plan = {
@@ -70,7 +71,8 @@ async function run(plan: Plan, rounds: number, dir: string, which: Which): Promi
     : undefined;
   await using ours = await Server.start('ebbtide', { dir: dirs.ebbtide, args: ['--transfer'] });
   await using other = which.node ? await onNodeHttp2(join(dir, 'node-http2'), plan.lists, bulk) : undefined;
-  await using images = which.only === 'calls' ? undefined : await Images.make(join(dir, 'images'));
+  await using images =
+    which.only === undefined || which.only === 'images' ? await Images.make(join(dir, 'images')) : undefined;
   const servers: Measured[] = [
     { column: 'containerd', server: theirs },
     { column: 'ebbtide', server: ours },
@@ -78,10 +80,15 @@ async function run(plan: Plan, rounds: number, dir: string, which: Which): Promi
     ...(other === undefined ? [] : [{ column: 'nodeHttp2' as const, server: other }]),
   ];
   const groups = [
-    ...(which.only === 'images' ? [] : callGroups),
+    ...(which.only === undefined || which.only === 'calls' ? callGroups : []),
     ...(images === undefined ? [] : [['images', images.take] as const]),
   ];
-  const rows = await takeFigures(servers, groups, plan, rounds, said);
+  // First, all of them: a server that was just started would be slower in the figures that follow.
+  const starts =
+    which.only === undefined || which.only === 'process'
+      ? await takeFigures(servers, processGroups, plan, rounds, said)
+      : [];
+  const rows = [...starts, ...(await takeFigures(servers, groups, plan, rounds, said))];
   const all = cpus();
   return {
     machine: `${all.length} × ${all[0]?.model.trim()}, Linux ${release()}`,

@@ -4,9 +4,12 @@ import type { Command } from 'commander';
 import { invalidArgument } from '../errors.js';
 import { isPath, valueName } from './command-tree.js';
 
-/** InvalidArgument for a path that is empty, which would be the working directory, or that this program cannot have read as it is. */
+/**
+ * InvalidArgument for a path that is empty, which would be the working directory, that this program cannot have read as it is,
+ * or that is - where no standard input or output is taken.
+ */
 export function checkPaths(command: Command): void {
-  const check = (what: string, value: unknown): void => {
+  const check = (what: string, value: unknown, help: string): void => {
     // The root has words of its own: it may be empty without having been named.
     if (value === '' && what !== '--root')
       throw invalidArgument(`${what} is empty`, { object: what, remedy: 'name a file or a directory' });
@@ -16,11 +19,21 @@ export function checkPaths(command: Command): void {
         object: value,
         remedy: 'rename it, or go there and use a relative path',
       });
+    if (value === '-' && !takesStream(help))
+      throw invalidArgument(`${what} cannot be standard input or output`, {
+        object: what,
+        remedy: 'name a file or a directory: ./- if that is its name',
+      });
   };
   for (const [i, argument] of command.registeredArguments.entries())
     if (isPath(argument.name()))
-      for (const value of [command.processedArgs[i]].flat()) check(argument.name(), value);
+      for (const value of [command.processedArgs[i]].flat())
+        check(argument.name(), value, command.description());
   for (let at: Command | null = command; at !== null; at = at.parent)
     for (const option of at.options)
-      if (isPath(valueName(option))) check(`--${option.name()}`, at.getOptionValue(option.attributeName()));
+      if (isPath(valueName(option)))
+        check(`--${option.name()}`, at.getOptionValue(option.attributeName()), option.description);
 }
+
+/** Whether a help text says that - may be given. */
+const takesStream = (help: string): boolean => /(^| )-[ ;]/.test(help);

@@ -18,9 +18,10 @@ describe('a root without a store', () => {
   test('given a path that is not there, when a verb runs that makes no store, then "no store at", 3, and nothing is made', async (t) => {
     const run = await cliWithoutStore(t);
     for (const args of VERBS) await run.fails(3, new RegExp(`no store at ${run.root}.*(NotFound)`), ...args);
-    const { code, stdout } = await run.run('doctor', '--check');
+    const { code, stdout, stderr } = await run.run('doctor', '--check');
     assert.equal(code, 3);
-    assert.match(stdout, /no store at/);
+    assert.match(stdout, /state +absent/);
+    assert.match(stderr, /no store at/);
     assert.deepEqual(readdirSync(join(run.root, '..')), []);
   });
 
@@ -63,6 +64,11 @@ describe('a root without a store', () => {
       await run.fails(5, /is not a directory/, ...args);
       await run.fails(5, /is not a directory/, '--root', join(run.root, 'below'), ...args);
     }
+    const file = await run.run('doctor', '--check');
+    assert.equal(file.code, 5);
+    assert.doesNotMatch(file.stdout, /ENOTDIR/);
+    assert.match(file.stdout, /state +unusable/);
+    assert.match(file.stderr, /is not a directory/);
   });
 
   test('given wrong arguments of an import, when it runs, then nothing is made and the names there are are listed', async (t) => {

@@ -74,6 +74,15 @@ test('given a root or a lease that is empty or not there, when named, then what 
     ['backup', 'restore', ''],
   ] as const)
     await run.fails(2, new RegExp(`${what} is empty.*\n {2}name a file or a directory`), ...words);
+  for (const [what, ...words] of [
+    ['directory', 'backup', '-'],
+    ['backup', 'restore', '-'],
+    ['--output', 'compact', '-o', '-'],
+    ['--policy-file', 'serve', '--policy-file', '-'],
+    ['--root', '--root', '-', 'init'],
+  ] as const)
+    await run.fails(2, new RegExp(`${what} cannot be standard input or output.*\n.*\\./-`), ...words);
+  assert.match(await run.ok('gc', '--plan', '-'), /^\{/);
   const mangled = join(run.root, '..', 'a\ufffd');
   await run.fails(2, /--root is not valid UTF-8/, '--root', mangled, 'init');
   mkdirSync(mangled);

@@ -102,7 +102,7 @@ export class Server implements AsyncDisposable {
       child.on('error', (error) => ended(error.message));
       child.on('exit', (code, signal) => ended(`ended with ${signal ?? code}`));
     });
-    for (const deadline = Date.now() + READY_MS_MAX; ; await sleep(20)) {
+    for (const deadline = Date.now() + READY_MS_MAX; ; await sleep(5)) {
       if (end !== undefined) throw new Error(`${this.side} ${end}; its last lines:\n${this.lastLines()}`);
       if (await accepts(this.address)) return;
       if (Date.now() < deadline) continue;

@@ -52,7 +52,7 @@ export function images(program: Command): void {
     );
 
   command
-    .command('tag <source> <name>')
+    .command('tag <image> <name>')
     .description('add a name for an image')
     .option('--force', 'replace an existing image of that name')
     .action(

@@ -1,5 +1,5 @@
 /** `ebbtide doctor`: which core is in use, versions, limits, paths, and what this machine permits. */
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -15,9 +15,9 @@ import type { OrphanState } from '../../../gc/sweep/orphan-guard.js';
 import { coreInfo } from '../../../graph/carriers.js';
 import { MAX_IDENTIFIER_BYTES } from '../../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../../model/labels.js';
+import { NoStore } from '../../../no-store.js';
 import { layout } from '../../../open.js';
 import { etcdConfig } from '../../etcd-options.js';
-import { exitCodes } from '../../exit-codes.js';
 import { hostDocument } from '../../output/documents.js';
 import { bytes, type Output, printable, shortTime } from '../../output/output.js';
 import { openForReading } from '../../read-only.js';
@@ -39,8 +39,16 @@ export function doctor(program: Command): void {
     )
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
-        const report = await examine(options, check === true, (text) => out.notice(text));
+        const report = await examine(options);
+        let failure: unknown;
+        if (check) {
+          report.store = await checkStore(options, (text) => out.notice(text)).catch((error: unknown) => {
+            failure = error;
+            return { state: error instanceof NoStore ? 'absent' : 'unusable' };
+          });
+        }
         out.object(report, () => print(out, report));
+        if (failure !== undefined) throw failure;
       }),
     );
 }
@@ -71,7 +79,8 @@ interface Report {
 }
 
 interface StoreReport {
-  state: 'sound' | 'damaged' | 'absent';
+  /** Unusable: it cannot be opened; the error follows the report. */
+  state: 'sound' | 'damaged' | 'absent' | 'unusable';
   damaged?: number;
   leftovers?: number;
   /** The first ones. */
@@ -87,11 +96,7 @@ interface StoreReport {
   hosts?: ReturnType<typeof hostDocument>[];
 }
 
-async function examine(
-  options: GlobalOptions,
-  check: boolean,
-  notice: (text: string) => void,
-): Promise<Report> {
+async function examine(options: GlobalOptions): Promise<Report> {
   const { root } = options;
   const core = coreInfo();
   const openFiles = openFilesLimit();
@@ -135,7 +140,6 @@ async function examine(
       zstd: version === undefined ? { decoder: 'javascript', reason } : { decoder: 'libzstd', version },
       ...(lacking() !== undefined && { lacking: lacking() }),
     },
-    ...(check && { store: await checkStore(options, notice) }),
   };
 }
 
@@ -174,7 +178,7 @@ function print(out: Output, report: Report): void {
           ? `libzstd ${zstd.version}`
           : `decoded in JavaScript, four times slower (${zstd.reason}): install libzstd 1.4 or later`,
     },
-    ...(store && { store: storeLines(paths.root, store) }),
+    ...(store && { store: storeLines(store) }),
   };
   for (const [section, entries] of Object.entries(sections)) {
     out.line(section);
@@ -188,13 +192,12 @@ const overlayText = ({ ok, reason }: Permission): string =>
     ? 'work on the file system of the root'
     : `do not work on the file system of the root (the native snapshotter does): ${reason}`;
 
-function storeLines(root: string, store: StoreReport): Record<string, string | number | undefined> {
+function storeLines(store: StoreReport): Record<string, string | number | undefined> {
   const { state, damaged, leftovers = 0, damage, daemon, records, fileBytes, graph, hosts } = store;
-  if (state === 'absent') return { state: `no store at ${root}` };
   const perRecord =
     daemon === undefined && records ? ` (${Math.round((fileBytes ?? 0) / records)} bytes a record)` : '';
   return {
-    state: state === 'sound' ? state : `damaged: ${damaged} findings, which \`ebbtide check\` lists`,
+    state: state === 'damaged' ? `damaged: ${damaged} findings, which \`ebbtide check\` lists` : state,
     leftovers: leftovers > 0 ? leftovers : undefined,
     damage: damage?.map(({ kind, object }) => `${kind} ${object}`).join(', '),
     daemon: daemon && `in use by the daemon at ${daemon}; its graph is compared by \`ebbtide check --graph\``,
@@ -235,22 +238,19 @@ function freeBytes(path: string): number {
   return bavail * bsize;
 }
 
-/** The path itself, or its nearest existing parent. */
+/** The path itself, or the nearest directory above it. */
 function nearest(path: string): string {
   let dir = path;
-  while (!existsSync(dir) && dir !== dirname(dir)) dir = dirname(dir);
+  while (!isDirectory(dir) && dir !== dirname(dir)) dir = dirname(dir);
   return dir;
 }
+
+const isDirectory = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
 
 async function checkStore(options: GlobalOptions, notice: (text: string) => void): Promise<StoreReport> {
   const { root, readOnly = false } = options;
   const etcd = etcdConfig(options);
   await using daemon = await daemonOf(options);
-  const isEmbedded = daemon === undefined && etcd === undefined;
-  if (isEmbedded && !existsSync(layout.database(root))) {
-    process.exitCode = exitCodes.NotFound;
-    return { state: 'absent' };
-  }
   if (daemon !== undefined) {
     const { store, orphans } = (await daemon.stats()) as {
       store: { records: number; fileBytes: number };
