@@ -2,15 +2,16 @@
 // loop of openat(2) where the kernel (before 5.6) or a seccomp filter does not allow it. `makeFiles` creates many
 // small files, complete, in one call: a layer of a hundred thousand files would otherwise be a million calls from
 // JavaScript. `firstNoDirectory` checks all directories below a snapshot at once: there may be hundreds.
-// `syncFileSystem` flushes once for a copy of many files.
+// `syncFileSystem` flushes once for a copy of many files. `readNow` reads what needs no disk.
 //
-// Threads: `openBeneath` runs on the caller's, the others on a thread of libuv's pool. Descriptors are
+// Threads: `openBeneath` and `readNow` run on the caller's, the others on a thread of libuv's pool. Descriptors are
 // close-on-exec; the caller owns the one that `openBeneath` returns, and keeps the directory that it passes to
 // `makeFiles` open until that resolves.
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "host/bytes.h"
 #include "host/list_worker.h"
 #include "host/sys.h"
 
@@ -276,6 +278,25 @@ Napi::Value syncFileSystemCall(Info info) {
   });
 }
 
+// ---------------------------------------------------------------------------------------------------------- readNow
+
+// (descriptor, bytes, position): preadv2(2) that does not wait, by syscall number: the C library's function is of 2.26.
+// Returns the count, or a negative errno: EAGAIN when the disk is needed, EOPNOTSUPP when the file system cannot tell.
+Napi::Value readNowCall(Info info) {
+  Bytes bytes;
+  int descriptor = -1;
+  double position = -1;
+  const bool given = napi_get_value_int32(info.Env(), info[0], &descriptor) == napi_ok && bytesOf(info[1], bytes) &&
+                     napi_get_value_double(info.Env(), info[2], &position) == napi_ok;
+  ssize_t count = -EINVAL;
+  if (given && position >= 0 && position < 9007199254740992.0) {
+    iovec into{bytes.data, bytes.length};
+    count = syscall(SYS_preadv2, descriptor, &into, 1L, static_cast<long>(position), 0L, RWF_NOWAIT);
+    if (count < 0) count = -errno;
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(count));
+}
+
 }  // namespace
 
 void exportFiles(Napi::Env env, Napi::Object exports) {
@@ -283,6 +304,7 @@ void exportFiles(Napi::Env env, Napi::Object exports) {
   exports.Set("makeFiles", Napi::Function::New<makeFilesCall>(env));
   exports.Set("firstNoDirectory", Napi::Function::New<firstNoDirectoryCall>(env));
   exports.Set("syncFileSystem", Napi::Function::New<syncFileSystemCall>(env));
+  exports.Set("readNow", Napi::Function::New<readNowCall>(env));
 }
 
 }  // namespace ebbtide::sys

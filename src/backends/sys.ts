@@ -58,11 +58,14 @@ interface Addon {
   uniqueMountId?(descriptor: number): bigint | number;
   /** Returns an errno. */
   syncFileSystem(directory: SysPath): Promise<number> | number;
+  /** The count, or an errno below 0. */
+  readNow?(descriptor: number, bytes: Uint8Array, position: number): number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
 
 const ENOTSUP = 95;
+const EAGAIN = 11;
 const ENOTDIR = 20;
 const ENODATA = 61;
 const NANOS = 1_000_000_000n;
@@ -340,6 +343,16 @@ async function firstNoDirectoryOneByOne(paths: readonly string[]) {
 export async function syncFileSystem(directory: string): Promise<void> {
   if (addon === undefined) runTool('sync', ['-f', '--', directory], directory);
   else check(await addon.syncFileSystem(directory), 'syncfs', directory);
+}
+
+/**
+ * What can be read of a file at once, without waiting for the disk: the count, 0 at the end; `later`: the disk is needed; `never`: not
+ * of this file, or not on this host.
+ */
+export function readNow(descriptor: number, into: Uint8Array, position: number): number | 'later' | 'never' {
+  const count = addon?.readNow?.(descriptor, into, position) ?? -ENOTSUP;
+  if (count >= 0) return count;
+  return count === -EAGAIN ? 'later' : 'never';
 }
 
 // ------------------------------------------------------------------------------------------------------- errors

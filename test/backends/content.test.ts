@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, stat, truncate, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
+import { readNow } from '../../src/backends/sys.js';
 import { type Algorithm, digestOf, EMPTY_SHA256 } from '../../src/model/digest.js';
 import { addBlob, digests, fixture, ingestOf, readBlob } from './content-fixture.js';
 import { failsWith, recordingLog } from './temp.js';
@@ -76,6 +77,36 @@ test('given wrong arguments, then InvalidArgument everywhere and nothing on disk
     await failsWith(content.deleteMany([digest]), 'InvalidArgument');
   }
   assert.deepEqual(await readdir(root), []);
+});
+
+test('given a blob in memory, when pieces of any size are read, then each is right, and a small one needs no other thread', async (t) => {
+  const { root, content } = await fixture(t);
+  const bytes = randomBytes(300_000);
+  const digest = await addBlob(content, bytes);
+  const path = join(root, 'blobs', 'sha256', digest.slice(7));
+  await using reader = await content.readerAt(digest);
+  for (const size of [1, 4096, 32_768, 65_536, 65_537, 200_000]) {
+    const piece = Buffer.alloc(size);
+    for (const position of [0, 1, 99_999, 299_999, 300_000]) {
+      const count = Math.min(size, bytes.length - position);
+      assert.equal(await reader.read(piece, position), count);
+      assert.deepEqual(piece.subarray(0, count), bytes.subarray(position, position + count));
+    }
+  }
+  const file = await open(path);
+  const now = readNow(file.fd, Buffer.alloc(32_768), 0);
+  await file.close();
+  if (now === 32_768) {
+    let done = false;
+    const reading = reader.read(Buffer.alloc(32_768), 0).then(() => {
+      done = true;
+    });
+    for (let step = 0; step < 10; step++) await undefined;
+    assert.equal(done, true);
+    await reading;
+  }
+  await truncate(path, 10_000);
+  await assert.rejects(reader.read(Buffer.alloc(32_768), 0), /ends at 10000 of 300000 bytes/);
 });
 
 test('given the backend lost a blob, then info and readerAt are NotFound and deletes succeed [#122]', async (t) => {

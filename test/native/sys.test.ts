@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -207,6 +209,38 @@ describe('system calls', () => {
     assert.equal(process.cwd(), before);
     assert.throws(() => sys.mount('tmpfs', 'nothing', 'tmpfs', 0, '', dir), code('ENOENT'));
     assert.throws(() => sys.mount('tmpfs', 'here', 'tmpfs', 0, 'x'.repeat(4096), dir), code('E2BIG'));
+  });
+
+  it('given what cannot be read at a position at once, when asked for, then never, whatever the arguments are', () => {
+    const directory = openSync(dir, 'r');
+    const into = Buffer.alloc(8);
+    try {
+      for (const fd of [directory, -1, 2 ** 31, 1.5, 10_000]) {
+        assert.equal(sys.readNow(fd, into, 0), 'never', `${fd}`);
+      }
+      const file = openSync(fileURLToPath(import.meta.url), 'r');
+      try {
+        const counts = [sys.readNow(file, into, 0), sys.readNow(file, into, 2 ** 40)];
+        assert.equal(
+          [
+            [8, 0],
+            ['never', 'never'],
+            ['later', 0],
+          ].some((may) => `${may}` === `${counts}`),
+          true,
+          `${counts}`,
+        );
+        for (const position of [-1, 2 ** 53, Number.NaN])
+          assert.equal(sys.readNow(file, into, position), 'never');
+        for (const wrong of [undefined, [], new Uint32Array(2), new ArrayBuffer(8)]) {
+          assert.equal(sys.readNow(file, wrong as never, 0), 'never');
+        }
+      } finally {
+        closeSync(file);
+      }
+    } finally {
+      closeSync(directory);
+    }
   });
 
   it('given arguments of wrong types, when called, then EINVAL and no crash', { skip: noAddon }, () => {

@@ -5,8 +5,11 @@ import { failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
 import type { BlobReader } from '../contract.js';
 import { DamagedContent, WRITE_AGAIN } from '../damaged.js';
+import { readNow } from '../sys.js';
 
 const CHUNK_BYTES = 256 * 1024;
+/** Up to this size bytes that the system has in memory are read at once: another thread and back would cost more. */
+const NOW_BYTES_MAX = 64 * 1024;
 /** A pipe in the blob's place must not block, and a link must not be followed. */
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
@@ -16,6 +19,8 @@ export class FileReader implements BlobReader {
   readonly #digest: string;
   readonly #handle: FileHandle;
   #closing: Promise<void> | undefined;
+  /** Whether the file system can tell what is in memory. */
+  #tells = true;
 
   private constructor(path: string, digest: string, handle: FileHandle, size: number) {
     this.#path = path;
@@ -54,7 +59,9 @@ export class FileReader implements BlobReader {
     this.#assertOpen();
     for (let filled = 0; filled < wanted; ) {
       this.#assertOpen();
-      const { bytesRead } = await this.#read(buffer, filled, wanted - filled, position + filled);
+      const bytesRead =
+        this.#readNow(buffer.subarray(filled, wanted), position + filled) ||
+        (await this.#read(buffer, filled, wanted - filled, position + filled));
       if (bytesRead === 0) {
         throw new DamagedContent(this.#digest, `its file ends at ${position + filled} of ${this.size} bytes`);
       }
@@ -63,14 +70,17 @@ export class FileReader implements BlobReader {
     return wanted;
   }
 
-  async #read(
-    buffer: Uint8Array,
-    from: number,
-    length: number,
-    position: number,
-  ): Promise<{ bytesRead: number }> {
+  /** 0: it has to be read as usual. */
+  #readNow(into: Uint8Array, position: number): number {
+    if (!this.#tells || into.length > NOW_BYTES_MAX) return 0;
+    const count = readNow(this.#handle.fd, into, position);
+    this.#tells = count !== 'never';
+    return typeof count === 'number' ? count : 0;
+  }
+
+  async #read(buffer: Uint8Array, from: number, length: number, position: number): Promise<number> {
     try {
-      return await this.#handle.read(buffer, from, length, position);
+      return (await this.#handle.read(buffer, from, length, position)).bytesRead;
     } catch (error) {
       throw fsError(`read content ${this.#digest} at ${position} from`, this.#path, error);
     }

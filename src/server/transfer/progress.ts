@@ -18,14 +18,19 @@ export interface Step {
 
 /** Steps that wait for a client; further ones are left out. */
 const WAITING_MAX = 10_000;
+/** How long a client has to take the last ones, when the transfer is over. */
+const LAST_STEPS_MS = 10_000;
 
 export class Reporter {
   readonly #stream: NamedStream | undefined;
   #sent: Promise<void> = Promise.resolve();
+  readonly #lastStepsMs: number;
   #waiting = 0;
+  #closed = false;
 
-  constructor(stream: NamedStream | undefined) {
+  constructor(stream: NamedStream | undefined, lastStepsMs = LAST_STEPS_MS) {
     this.#stream = stream;
+    this.#lastStepsMs = lastStepsMs;
   }
 
   get isHeard(): boolean {
@@ -38,16 +43,22 @@ export class Reporter {
     if (stream === undefined || this.#waiting >= WAITING_MAX) return;
     this.#waiting++;
     this.#sent = this.#sent
-      .then(() => stream.send(anyOf(types.progress, step)))
+      .then(() => (this.#closed ? undefined : stream.send(anyOf(types.progress, step))))
       .catch(() => undefined)
       .finally(() => {
         this.#waiting--;
       });
   }
 
-  /** After the last report is on its way. */
+  /** After the last report is on its way, or a client that reads nothing has had its time. */
   async close(): Promise<void> {
-    await this.#sent;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, this.#lastStepsMs);
+    });
+    await Promise.race([this.#sent, late]);
+    clearTimeout(timer);
+    this.#closed = true;
     this.#stream?.close();
   }
 }

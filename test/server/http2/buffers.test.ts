@@ -2,7 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { digestOf } from '../../../src/model/digest.js';
+import type { Call } from '../../../src/server/call.js';
 import { Flag, FrameType, PREFACE, Setting } from '../../../src/server/http2/constants.js';
+import type { OpenReaders } from '../../../src/server/open-readers.js';
+import { readContent } from '../../../src/server/services/content-read.js';
 import { world } from '../world.js';
 import { frame, Peer, request, settings, uint32, windowUpdate } from './peer.js';
 import { paths, readRequest } from './served.js';
@@ -46,5 +49,50 @@ test('a read that was given up with its bytes half sent shows its own blob only'
       peer.frames.some(({ flags, type }) => type === FrameType.headers && flags & Flag.endStream),
       false,
     );
+  }
+});
+
+/** What a reader gives at a time. */
+const READER_BYTES = 10_000;
+
+/** A reader of one letter, and what a client that reads nothing was sent. */
+function unread(blob: Buffer): { read(size: number): Promise<Buffer[]> } {
+  const readers = {
+    use: (_: unknown, __: string, fn: (reader: unknown) => Promise<void>) =>
+      fn({
+        size: blob.length,
+        read: async (into: Uint8Array, at: number) =>
+          blob.copy(into, 0, at, at + Math.min(into.length, READER_BYTES)),
+      }),
+  };
+  return {
+    async read(size) {
+      const sent: Buffer[] = [];
+      const send = (message: Buffer): Promise<void> => {
+        sent.push(message);
+        return new Promise(() => undefined);
+      };
+      const ended = readContent(
+        readers as unknown as OpenReaders,
+        { digest: digestOf(blob), offset: 0, size },
+        { context: {} } as Call,
+        send,
+      ).then(() => true);
+      const pending = new Promise((resolve) => setImmediate(resolve, false));
+      assert.equal(await Promise.race([ended, pending]), size <= MiB);
+      return sent;
+    },
+  };
+}
+
+test('given a client that reads nothing, when it asks for pieces, then each call ends with its message, in a buffer that no other gets', async () => {
+  const blobs = ['a', 'b', 'c'].map((letter) => unread(Buffer.alloc(3 * MiB, letter)));
+  for (const size of [1, 20_000, 32_768, 32_769, MiB / 2 + 1, MiB, MiB + 1]) {
+    const sent: Buffer[] = [];
+    for (const blob of blobs) sent.push((await blob.read(size))[0]!);
+    const count = size > MiB ? READER_BYTES : size;
+    for (const [n, letter] of ['a', 'b', 'c'].entries()) {
+      assert.equal(sent[n]!.subarray(-count).equals(Buffer.alloc(count, letter)), true, `${size} bytes`);
+    }
   }
 });

@@ -6,6 +6,7 @@ import { ChunkReader } from '../../../src/backends/archive/chunks.js';
 import { readTar } from '../../../src/backends/archive/tar/tar-reader.js';
 import { exportImages } from '../../../src/images/export.js';
 import { importImage } from '../../../src/images/import.js';
+import { Reporter } from '../../../src/server/transfer/progress.js';
 import { streamOf, tarOf } from '../../archive/support.js';
 import { Blobs, dockerSave, IMAGE_NAME, named, tarOfFiles } from '../../images/fixtures.js';
 import { testDB } from '../../support/db.js';
@@ -389,4 +390,26 @@ test('a transfer whose call is over ends its stream, also when the client neithe
     call.cancel();
     assert.equal(await input.end(), code.canceled, id);
   }
+});
+
+test('given a client that reads no progress, when its transfer is over, then the call ends all the same', async () => {
+  let [sent, closed] = [0, 0];
+  let take: () => void = () => undefined;
+  const reporter = new Reporter(
+    {
+      receive: () => new Promise(() => undefined),
+      send: () =>
+        new Promise<void>((resolve) => {
+          sent++;
+          take = resolve;
+        }),
+      close: () => void closed++,
+    },
+    1,
+  );
+  for (const event of ['one', 'two', 'three']) reporter.report({ event });
+  await reporter.close();
+  take();
+  await new Promise(setImmediate);
+  assert.deepEqual([sent, closed], [1, 1]);
 });
