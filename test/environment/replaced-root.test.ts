@@ -13,6 +13,7 @@ import type { DB } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
+import { tempDir } from '../support/temp.js';
 import { replacements, treeOf } from './place.js';
 
 const ctx = { namespace: 'test' };
@@ -80,6 +81,20 @@ async function everything(db: DB, round: string): Promise<{ acknowledged: string
   return { acknowledged, refused };
 }
 
+/** Another store, with other blobs, snapshots and records, closed. Only copies of it are changed. */
+let another: Promise<string> | undefined;
+function anotherStore(): Promise<string> {
+  another ??= (async () => {
+    const root = join(await tempDir(), 'other');
+    const db = await openDB({ root, log: silentLog });
+    await fill(db);
+    await addBlob(db, 'only-there');
+    await db.close();
+    return root;
+  })();
+  return another;
+}
+
 const parts: Readonly<Record<string, (root: string) => string>> = {
   root: (root) => root,
   database: layout.database,
@@ -96,14 +111,8 @@ for (const [how, replace] of Object.entries(replacements)) {
         const { ok, reason } = await canMount();
         if (!ok) return t.skip(`cannot mount: ${reason}`);
       }
-      const { base, root, open } = await store(t);
-      // Another store, with other blobs, snapshots and records, closed.
-      const other = join(base, 'other');
-      const second = await openDB({ root: other, log: silentLog });
-      await fill(second);
-      await addBlob(second, 'only-there');
-      await second.close();
-
+      const { root, open } = await store(t);
+      const other = await anotherStore();
       const db = await open();
       await fill(db);
       const place = at(root);

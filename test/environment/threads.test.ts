@@ -139,3 +139,23 @@ test('given a store whose tree no thread can write, when threads can start again
   );
   assert.deepEqual(outcome, { length: 3000, warned: true });
 });
+
+test('given a store with little to flush, when it is closed and no thread can start, then all of it is in the tree', async (t) => {
+  const place = await limited(t);
+  if (place === undefined) return;
+  const root = JSON.stringify(join(place.dir, 'root'));
+  const outcome = run(
+    place.env,
+    `const warned = [];
+    const log = (level, message) => { if (level !== 'info') warned.push(message); };
+    const open = () => openDB({ root: ${root}, engine: 'lmdb', snapshotters: [], log });
+    const db = await open();
+    for (let i = 0; i < 20; i++) await db.leases.create({ namespace: 'ns' }, { id: 'l' + i });
+    await db.close();
+    const again = await open();
+    const { length } = await again.leases.list({ namespace: 'ns' });
+    await again.close();
+    console.log(JSON.stringify({ length, warned }));`,
+  );
+  assert.deepEqual(outcome, { length: 20, warned: [] });
+});

@@ -2,20 +2,14 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkDocument } from '../cli/schema.js';
 import { Cli } from '../cli/support.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { run } from './command.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 test('given two roots and one etcd, when an image is imported on A, then B lists it, A deletes it, B collects it', async (t) => {
   const dir = await tempDir(t);

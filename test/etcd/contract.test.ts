@@ -2,18 +2,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
 import type { Engine, Indexer } from '../../src/engine/contract.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 /** Two names: the embedded engine of the mirror. */
 function opener(kind: 'memory' | 'lmdb') {

@@ -3,7 +3,7 @@
  * host's mirror still has. The methods are found on the classes; one that is not listed below fails the test.
  */
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { DB } from '../../src/db.js';
 import { EbbtideError } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
@@ -15,15 +15,9 @@ import { NamespaceStore } from '../../src/stores/namespaces.js';
 import { SandboxStore } from '../../src/stores/sandboxes.js';
 import { Snapshotter } from '../../src/stores/snapshots.js';
 import { ctx, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
+import { cluster } from './one-member.js';
 
 /** The etcd of this file alone: it is stopped. */
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
-
 const bytes = Buffer.from('read me');
 const digest = digestOf(bytes);
 const target = { mediaType: 'application/octet-stream', digest, size: bytes.length };
@@ -183,7 +177,7 @@ function methodsOf({ prototype }: Class): string[] {
 }
 
 test('given every read of every store, when etcd is stopped, then each is Unavailable and none returns what the mirror has', async (t) => {
-  const etcd = cluster.config({ requestTimeoutMs: 300, operationTimeoutMs: 300 });
+  const etcd = cluster.config({ requestTimeoutMs: 4000, operationTimeoutMs: 4000 });
   const db = await openHost(t, { etcd });
   const doors = doorsOf(db);
 

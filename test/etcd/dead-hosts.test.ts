@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { DB } from '../../src/db.js';
 import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
@@ -13,13 +13,7 @@ import { tempDir } from '../support/db.js';
 import { run } from './command.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { spawnMortal } from './mortal.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 const PROGRAM = fileURLToPath(new URL('./doomed-host.js', import.meta.url));
 

@@ -3,16 +3,12 @@
  * removed (judged over the whole history in etcd), no acknowledged write is lost, both mirrors equal etcd, and work
  * goes on. One round of each by default; `npm run test:etcd-faults` runs 20 (EBBTIDE_FAULT_ROUNDS).
  */
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { eventually } from './hosts.js';
 import { Cluster } from './servers.js';
 import { type Faults, inRounds, ROUNDS, sleep, TTL, World } from './world.js';
 
 let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start(3);
-});
-after(() => cluster.stop());
 
 const faults: Faults = {
   'kill -9 of the collecting host': async (world) => {
@@ -112,5 +108,8 @@ const faults: Faults = {
   },
 };
 
-test(`given writers on two hosts and a collector, when each fault comes ${ROUNDS} times, then nothing is lost`, (t) =>
-  inRounds(t, new World(cluster), faults));
+test(`given writers on two hosts and a collector, when each fault comes ${ROUNDS} times, then nothing is lost`, async (t) => {
+  cluster = await Cluster.start(3);
+  t.after(() => cluster.stop());
+  await inRounds(t, new World(cluster), faults);
+});

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { openDB } from '../../src/open.js';
@@ -23,18 +23,12 @@ import {
   unpacked,
 } from '../db/golden-content.js';
 import { tempDir } from '../support/temp.js';
-import { Cluster } from './servers.js';
+import { cluster } from './one-member.js';
 
 const trees = namesOf(/^tree-\d.*\.tar\.xz$/);
 const WRITTEN_UNDER = 'golden/';
 
 describe('trees of earlier versions', { skip }, () => {
-  let cluster: Cluster;
-  before(async () => {
-    cluster = await Cluster.start();
-  });
-  after(() => cluster.stop());
-
   /** The root that a tree was written from, and how to open it. */
   async function loaded(t: object, name: string): Promise<{ root: string; etcd: EtcdConfig }> {
     const root = await unpacked(t, name);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
 import { openNative } from '../../src/backends/snapshotters/native.js';
 import type { DB } from '../../src/db.js';
@@ -13,13 +13,7 @@ import { withId } from '../../src/stores/leases.js';
 import { tempDir } from '../support/db.js';
 import { FakeContent } from '../support/fake-backends.js';
 import { ctx, engineOf, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 function nameless(): EtcdConfig {
   const { hostId: _, ...etcd } = cluster.config();

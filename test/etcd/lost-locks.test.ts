@@ -3,16 +3,10 @@
  * run as if the lock were there, whatever else has happened meanwhile.
  */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { Transactor, Unlock } from '../../src/engine/contract.js';
 import { engineOf, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 interface Body {
   tx: Transactor;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import type { DB } from '../../src/db.js';
 import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
@@ -14,14 +14,9 @@ import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { tempDir } from '../support/db.js';
 import { mountedBelow } from '../support/mounted.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
+import { cluster } from './one-member.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
 
 const blobs = async (root: string): Promise<number> =>
   (await readdir(join(layout.content(root), 'blobs', 'sha256')).catch(() => [])).length;

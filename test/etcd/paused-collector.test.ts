@@ -4,7 +4,7 @@
  * live objects, or this test would not test anything.
  */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { blobKey } from '../../src/engine/schema/keys.js';
 import type { BlobRecord } from '../../src/model/records.js';
 import { now } from '../../src/model/time.js';
@@ -12,16 +12,14 @@ import { ensureNamespace, putRecord } from '../../src/stores/common.js';
 import { tempDir } from '../support/db.js';
 import { History } from './history.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
+import { cluster } from './one-member.js';
 import { HostProcess } from './processes.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
 
 const TTL = 2;
+/** Of a session that does not end while the test lasts, however busy the machine is. */
+const LONG_TTL = 120;
+/** Of a session that is still there when its host has just died. */
+const SURVIVING_TTL = 6;
 const digests = Array.from({ length: 12 }, (_, i) => `sha256:${i.toString(16).padStart(64, '0')}`);
 
 interface Outcome {
@@ -37,7 +35,7 @@ interface Outcome {
 
 /** Stops a collection at the worst moment; `pauseMs` later the host goes on. */
 async function pausedCollection(t: TestContext, fencing: boolean, pauseMs: number): Promise<Outcome> {
-  const etcd = { ...cluster.config(), sessionTtlSeconds: TTL };
+  const etcd = { ...cluster.config(), sessionTtlSeconds: pauseMs === 0 ? LONG_TTL : TTL };
   const client = cluster.client(etcd.prefix);
   const history = new History(client, (await client.range('any')).revision);
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
@@ -96,7 +94,7 @@ for (const [length, ms] of [
 }
 
 test('given a collecting host that dies in the middle, when its session is over, then another host collects the rest', async (t) => {
-  const etcd = { ...cluster.config(), sessionTtlSeconds: TTL };
+  const etcd = { ...cluster.config(), sessionTtlSeconds: SURVIVING_TTL };
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
   const a = await HostProcess.make(cluster, 'a', await tempDir(t), etcd, { stopAtGarbage: 2 });
   t.after(() => a.end());
@@ -118,6 +116,7 @@ test('given a collecting host that dies in the middle, when its session is over,
   const died = performance.now();
   let removed = 0;
   await eventually('B takes over', async () => {
+    await new Promise((resolve) => setTimeout(resolve, 200));
     removed = (await b.garbageCollect()).removed.content ?? 0;
     return removed > 0;
   });

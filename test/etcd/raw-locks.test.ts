@@ -1,19 +1,13 @@
 /** Raw keys, their transactions and locks across hosts, with the semantics of an etcd client. */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { notFound } from '../../src/errors.js';
 import { compareUtf8 } from '../../src/model/utf8.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
+import { cluster } from './one-member.js';
 import { LoopbackProxy } from './proxy.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
 
 async function twoHosts(t: TestContext): Promise<[DB, DB]> {
   const etcd = cluster.config();

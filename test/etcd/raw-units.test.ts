@@ -1,16 +1,10 @@
 /** Raw reads while a transaction too big for one of etcd's is applied: all of it or nothing, whatever is asked. */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import type { EtcdClient } from '../../src/engine/etcd/client/client.js';
 import { engineOf, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 const names = Array.from({ length: 300 }, (_, i) => `set/${String(i).padStart(3, '0')}`);
 

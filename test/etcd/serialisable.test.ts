@@ -3,7 +3,7 @@
  * read and anti-dependencies), and what is read by prefix must have no phantoms.
  */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { Key, Transaction } from '../../src/engine/contract.js';
 import type { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
@@ -11,13 +11,7 @@ import { RawStore } from '../../src/engine/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 async function hosts(t: TestContext): Promise<EtcdEngine[]> {
   const etcd = cluster.config();

@@ -3,24 +3,18 @@
  * a unit, which would make the writers of all hosts wait until it is applied.
  */
 import assert from 'node:assert/strict';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { Watch, type WatchEvent } from '../../src/engine/etcd/mirror/watch.js';
 import { blobKey, leaseKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
 import type { BlobRecord, LeaseRecord, SnapshotRecord } from '../../src/model/records.js';
 import { now } from '../../src/model/time.js';
 import { ensureNamespace, putRecord } from '../../src/stores/common.js';
 import { eventually, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
+import { cluster } from './one-member.js';
 
 const NS = 'ns1';
 /** What etcd takes in one transaction. */
 const OPS_MAX = 128;
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
 
 interface Seen {
   /** Operations of each transaction that removed garbage. */

@@ -5,42 +5,44 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { Cluster } from './servers.js';
+import { test } from 'node:test';
+import { cluster } from './one-member.js';
 
-const FILES: readonly (string | { file: string; only: string })[] = [
-  'stores/images',
-  'stores/leases',
-  'stores/namespaces',
-  'stores/snapshots',
-  'stores/snapshots-remote',
-  'stores/snapshots-rerun',
-  'stores/content-shared',
-  'stores/nested-stores',
-  'db/callbacks',
-  'gc/real-backends',
-  'gc/plan',
-  'gc/why',
+/** What runs in a process each: files, and which of their tests. */
+const RUNS: readonly { what: string; files: readonly string[]; only?: string }[] = [
   {
-    file: 'gc/concurrent',
+    what: 'stores, callbacks and collections',
+    files: [
+      'stores/images',
+      'stores/leases',
+      'stores/namespaces',
+      'stores/snapshots',
+      'stores/snapshots-remote',
+      'stores/snapshots-rerun',
+      'stores/content-shared',
+      'stores/nested-stores',
+      'db/callbacks',
+      'gc/real-backends',
+      'gc/plan',
+      'gc/why',
+    ],
+  },
+  {
+    what: 'writers beside a collection',
+    files: ['gc/concurrent'],
     only: 'writers beside a collection|without the write barrier|neither waits for its end',
   },
 ];
 
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
-
-for (const entry of FILES) {
-  const { file: name, only } = typeof entry === 'string' ? { file: entry, only: undefined } : entry;
-  test(`given the tests of ${name}, when they run over etcd, then they pass`, async () => {
-    const file = fileURLToPath(new URL(`../${name}.test.js`, import.meta.url));
+for (const { what, files, only } of RUNS) {
+  test(`given the tests of ${what}, when they run over etcd, then they pass`, async () => {
+    const imports = files
+      .map((name) => `import '${new URL(`../${name}.test.js`, import.meta.url)}';`)
+      .join('\n');
     const pick = only === undefined ? [] : [`--test-name-pattern=${only}`];
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const child = spawn(process.execPath, ['--test-reporter=tap', ...pick, file], {
+    const args = ['--test-reporter=tap', ...pick, '--input-type=module', '--eval', imports];
+    const child = spawn(process.execPath, args, {
       env: { ...env, EBBTIDE_TEST_ETCD: cluster.urls.join(',') },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

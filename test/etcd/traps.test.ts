@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import type { Engine, Key } from '../../src/engine/contract.js';
 import type { EtcdConfig } from '../../src/engine/etcd/client/options.js';
 import type { EtcdEngine } from '../../src/engine/etcd/engine.js';
@@ -17,14 +17,9 @@ import { EbbtideError } from '../../src/errors.js';
 import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from '../support/db.js';
 import { eventually } from './hosts.js';
+import { cluster } from './one-member.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
 
 const image = (name: string): Key => key('images', 'ns', name);
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { kindOf } from '../../src/errors.js';
 import { newBoltLeaseManager, newLeaseManager } from '../../src/factories.js';
 import { importImage } from '../../src/images/import.js';
@@ -12,13 +12,7 @@ import { withId } from '../../src/stores/leases.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { ctx, eventually, openHost } from './hosts.js';
-import { Cluster } from './servers.js';
-
-let cluster: Cluster;
-before(async () => {
-  cluster = await Cluster.start();
-});
-after(() => cluster.stop());
+import { cluster } from './one-member.js';
 
 const kind = (expected: string) => (error: unknown) => kindOf(error) === expected;
 const digestA = `sha256:${'a'.repeat(64)}`;

@@ -448,7 +448,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     await this.#queue.drain();
     let isWhole = true;
     try {
-      await this.flusher.drain();
+      await this.flusher.finish();
     } catch {
       // The log keeps them for the next opening; there was a warning.
       isWhole = false;

@@ -1,6 +1,6 @@
 /**
  * Decides when batches of the write-ahead log are flushed to the tree, and has a thread do it (flush-worker.ts). Called by the
- * storage and the checkpointer, on the thread that owns the store.
+ * storage and the checkpointer, on the thread that owns the store. A store that is closed with little to flush needs no thread.
  *
  * Commits are durable before, so only checkpoints, closing, and writers when far too much is outstanding wait for a flush.
  * Many changes in one transaction touch fewer pages each; a short wait brings them together. A failure (a full disk) loses
@@ -8,11 +8,12 @@
  */
 import type { Worker } from 'node:worker_threads';
 import { unavailable } from '../../../errors.js';
+import { lmdbSays } from '../../../system/lmdb.js';
 import { startThread } from '../../../system/threads.js';
 import type { DataFile } from '../disk/files.js';
 import { writeError, writeRemedy } from '../disk/write-error.js';
 import type { Databases } from '../tree/databases.js';
-import { type Flushed, type Job, runJobs } from './flush.js';
+import { type Flushed, flushBatches, type Job, runJobs } from './flush.js';
 
 /**
  * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
@@ -23,6 +24,9 @@ const WAIT_MS = 1000;
 /** Changes of one transaction: as many as take so long, since writes of the log wait for the disk meanwhile. */
 const CHANGES_MAX = 2 * 1024;
 const CHANGES_MIN = 128;
+/** Up to so much is flushed by the calling thread when the store is closed: to start a thread would take longer. */
+const CHANGES_HERE_MAX = 512;
+const BYTES_HERE_MAX = 1024 * 1024;
 const TRANSACTION_MS = 25;
 /** Bytes outstanding from which on the tree is written also during a collection. */
 const OUTSTANDING_BYTES_WANTED = 24 * 1024 * 1024;
@@ -103,6 +107,7 @@ export class Flusher {
   #pauseUntil = 0;
   #changesMax = CHANGES_MAX;
   #failure: Failure | undefined;
+  #isFinishing = false;
   #isStopped = false;
   /** Bytes ever pushed, and those of them that the tree has. */
   #pushed = 0;
@@ -182,6 +187,12 @@ export class Flusher {
     return this.#wait(this.#pushed);
   }
 
+  /** The same, before `stop`: nothing more is pushed. */
+  finish(): Promise<void> {
+    this.#isFinishing = true;
+    return this.drain();
+  }
+
   /** Resolves when little enough is outstanding that more may come. */
   room(): Promise<void> {
     return this.#wait(this.#pushed - OUTSTANDING_BYTES_MAX);
@@ -210,6 +221,15 @@ export class Flusher {
       runJobs(this.#dbs, this.#file, jobs);
     } catch (error) {
       throw writeError(this.#path, error);
+    }
+  }
+
+  #flushHere(batches: readonly Buffer[]): Response {
+    try {
+      return flushBatches(this.#dbs, this.#file, batches);
+    } catch (error) {
+      const { message, remedy } = writeError(this.#path, error);
+      return { error: message + lmdbSays(), remedy };
     }
   }
 
@@ -290,7 +310,8 @@ export class Flusher {
       if (item.sealed) break;
     }
     const start = performance.now();
-    const response = await this.#ask({ kind: 'flush', batches: group.map(({ batch }) => batch) });
+    const batches = group.map(({ batch }) => batch);
+    const response = this.#isLittle ? this.#flushHere(batches) : await this.#ask({ kind: 'flush', batches });
     this.#fit(changes, performance.now() - start);
     if ('error' in response) {
       if (this.#failure === undefined) {
@@ -308,6 +329,12 @@ export class Flusher {
     for (const { batch } of group) this.#done += batch.length;
     this.#host.flushed(response);
     return true;
+  }
+
+  /** Whether the calling thread flushes what is left. */
+  get #isLittle(): boolean {
+    if (!this.#isFinishing || this.#worker !== undefined) return false;
+    return this.#changes <= CHANGES_HERE_MAX && this.#outstanding <= BYTES_HERE_MAX;
   }
 
   /** So many changes took so long: the next transaction takes more or fewer. */
