@@ -3,11 +3,13 @@
  * plan.ts; pure but for the questions that its host answers. Each rule sees what those before it have left. No rule
  * retires what is pinned or in use.
  */
+import { type EbbtideError, failedPrecondition } from '../errors.js';
 import type { KeepReason, RuleOutcome } from '../gc/report/plan.js';
 import type { Instant } from '../model/time.js';
+import { compareUtf8 } from '../model/utf8.js';
 import type { Pace } from '../stores/listing.js';
 import { bytesOf, type CheckedPolicy, type Rule } from './policy.js';
-import { type Root, repositoryAndTag } from './roots.js';
+import { isImageId, type Root, repositoryAndTag } from './roots.js';
 
 /** Why a root stays, by the last rule that covered it. */
 export interface Kept {
@@ -105,21 +107,45 @@ async function eligibleOf(
 ): Promise<Root[]> {
   const last = await lastOfRepositories(rule, covered, pace);
   const eligible: Root[] = [];
+  const ids: Root[] = [];
+  // Of images that stay, by their targets.
+  const reasons = new Map<string, KeepReason>();
   for (const [n, root] of covered.entries()) {
     if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const by = root.isPinned ? undefined : userOf(root);
-    const reason = root.isPinned
-      ? 'pinned'
-      : by !== undefined
-        ? 'in use'
-        : protectionOf(rule, root, at, last);
-    if (reason === undefined) eligible.push(root);
-    else kept[root.place] = by === undefined ? { rule, reason } : { rule, reason, by };
+    const reason = by === undefined ? protectionOf(rule, root, at, last) : 'in use';
+    if (reason === undefined) (isImageId(root.key) ? ids : eligible).push(root);
+    else {
+      kept[root.place] = by === undefined ? { rule, reason } : { rule, reason, by };
+      reasons.set(targetIn(root), reason);
+    }
   }
+  for (const root of await notNamed(ids, rule, reasons, kept, pace)) eligible.push(root);
   return sortedInSteps(eligible, byLastUse, pace);
 }
 
+/** Of images that are named by their ids, those that have no other name that stays; says of the others why they do. */
+async function notNamed(
+  ids: readonly Root[],
+  rule: Rule,
+  reasons: ReadonlyMap<string, KeepReason>,
+  kept: (Kept | undefined)[],
+  pace: Pace,
+): Promise<Root[]> {
+  const found: Root[] = [];
+  for (const [n, root] of ids.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const reason = reasons.get(targetIn(root));
+    if (reason === undefined) found.push(root);
+    else kept[root.place] = { rule, reason };
+  }
+  return found;
+}
+
+const targetIn = ({ namespace, target = '' }: Root): string => `${namespace}\0${target}`;
+
 function protectionOf(rule: Rule, root: Root, at: Instant, last: ReadonlySet<Root>): KeepReason | undefined {
+  if (root.isPinned) return 'pinned';
   if (rule.keepDuration > 0n && at - root.lastUsed < rule.keepDuration) return 'keepDuration';
   if (root.kind === 'image' && rule.isKeptTag(repositoryAndTag(root.key).tag)) return 'keepTagged';
   return last.has(root) ? 'keepLast' : undefined;
@@ -170,7 +196,14 @@ async function merge<T>(
   return merged;
 }
 
-/** The images of each repository that were made or moved last; names of one target count once. */
+/** The last one first. Images that are made to be reproducible often have one time: then what was used last, then the name. */
+function byChange(a: Root, b: Root): number {
+  if (a.changedAt !== b.changedAt) return a.changedAt > b.changedAt ? -1 : 1;
+  if (a.lastUsed !== b.lastUsed) return a.lastUsed > b.lastUsed ? -1 : 1;
+  return compareUtf8(b.key, a.key);
+}
+
+/** The images of each repository that were made or moved last, with all their names there; names of one target count once. */
 async function lastOfRepositories(
   { keepLast }: Rule,
   covered: readonly Root[],
@@ -182,7 +215,7 @@ async function lastOfRepositories(
   const namespaces = new Map<string, Map<string, Root[]>>();
   for (const [n, root] of covered.entries()) {
     if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    if (root.kind !== 'image') continue;
+    if (root.kind !== 'image' || isImageId(root.key)) continue;
     const repositories = namespaces.get(root.namespace) ?? new Map<string, Root[]>();
     if (repositories.size === 0) namespaces.set(root.namespace, repositories);
     const { repository } = repositoryAndTag(root.key);
@@ -192,11 +225,11 @@ async function lastOfRepositories(
   }
   for (const images of [...namespaces.values()].flatMap((repositories) => [...repositories.values()])) {
     if (pace.isOver) await pace.pass();
-    if (images.length > keepLast) images.sort((a, b) => (a.changedAt > b.changedAt ? -1 : 1));
+    if (images.length > keepLast) images.sort(byChange);
     const targets = new Set<string>();
     for (const image of images) {
       const { target = '' } = image;
-      if (targets.size === keepLast && !targets.has(target)) break;
+      if (targets.size === keepLast && !targets.has(target)) continue;
       targets.add(target);
       last.add(image);
     }
@@ -260,6 +293,13 @@ interface Goal {
   reserved: number;
 }
 
+/** A mistake, or another disk than it was: for what can never be free the rule would retire all it may. */
+const neverFree = ({ name }: Rule, wanted: number, total: number): EbbtideError =>
+  failedPrecondition(`the rule "${name}" wants ${wanted} bytes free on a file system of ${total}`, {
+    object: name,
+    remedy: 'use less than that, or a share like 15%',
+  });
+
 /** Undefined: the rule retires all it may. */
 function goalOf({ lowWater }: CheckedPolicy, rule: Rule, disk: Disk | undefined): Goal | undefined {
   const { reservedSpace, maxUsedSpace, minFreeSpace } = rule;
@@ -268,7 +308,9 @@ function goalOf({ lowWater }: CheckedPolicy, rule: Rule, disk: Disk | undefined)
   const reserved = reservedSpace === undefined ? 0 : bytesOf(reservedSpace, total);
   const used = maxUsedSpace && bytesOf(maxUsedSpace, total);
   if (reservedSpace !== undefined || used !== undefined || minFreeSpace !== undefined) {
-    return { used, gone: minFreeSpace && Math.max(0, bytesOf(minFreeSpace, total) - free), reserved };
+    const wanted = minFreeSpace && bytesOf(minFreeSpace, total);
+    if (wanted !== undefined && wanted > total) throw neverFree(rule, wanted, total);
+    return { used, gone: wanted && Math.max(0, wanted - free), reserved };
   }
   if (lowWater === undefined) return undefined;
   return { used, gone: Math.max(0, total - bytesOf(lowWater, total) - free), reserved };

@@ -3,7 +3,7 @@
  * db.ts, the daemon and the command line. InvalidArgument names the rule and the field. docs/policies.md describes it;
  * `policy` in docs/ebbtide.schema.json is its schema.
  */
-import { type EbbtideError, invalidArgument } from '../errors.js';
+import { type EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
 import { type RetirableKind, retirableKinds } from '../gc/report/plan.js';
 import { requireMeaning } from '../model/filters.js';
 import { parseSize } from '../model/size.js';
@@ -75,10 +75,23 @@ export interface CheckedPolicy {
   readonly lowWater: Size | undefined;
 }
 
-/** Bytes, of a file system of so many bytes. */
+/** Bytes, or a share of a file system. */
 export type Size = { readonly bytes: number } | { readonly share: number };
-export const bytesOf = (size: Size, total: number): number =>
-  'bytes' in size ? size.bytes : Math.floor(size.share * total);
+
+/**
+ * Of a file system of `total` bytes. FailedPrecondition: a share of one that says no size, as a tmpfs without a limit does. As 0
+ * bytes it would be a wish for all there is.
+ */
+export function bytesOf(size: Size, total: number): number {
+  if ('bytes' in size) return size.bytes;
+  if (total > 0) return Math.floor(size.share * total);
+  throw failedPrecondition(
+    `the file system does not say how large it is: ${size.share * 100}% of it is no size`,
+    {
+      remedy: 'use reservedSpace and maxUsedSpace in bytes',
+    },
+  );
+}
 
 const RULES_MAX = 64;
 const EVERY_MS = 600_000;

@@ -179,8 +179,14 @@ async function targetsOf(roots: readonly Root[], pace: Pace): Promise<Map<string
   return targets;
 }
 
+const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
+
+/** Whether it is the name by which the CRI plugin finds an image by its id: it stays with the image's other names. */
+export const isImageId = (name: string): boolean => IMAGE_ID.test(name);
+
 /** Repository and tag of an image's name; the tag is '' where there is none. */
 export function repositoryAndTag(name: string): { repository: string; tag: string } {
+  if (isImageId(name)) return { repository: '', tag: '' };
   const at = name.indexOf('@');
   const tagged = at < 0 ? name : name.slice(0, at);
   const colon = tagged.indexOf(':', tagged.lastIndexOf('/') + 1);

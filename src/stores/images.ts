@@ -165,6 +165,7 @@ export class ImageStore {
       if (tx.has(k)) throw alreadyExists(`image "${name}" already exists`, { object: name });
       ensureNamespace(tx, ns);
       putRecord(tx, k, record);
+      this.#noteUse(ctx, k);
       if (leased) addToLease(tx, ctx, ns, k);
     });
     return this.#announce(ctx, ns, '/images/create', name, record);
@@ -215,7 +216,13 @@ export class ImageStore {
       addToLease(tx, ctx, ns, k);
     }
     putRecord(tx, k, record);
+    this.#noteUse(ctx, k);
     return record;
+  }
+
+  /** Where the record's own times do not say it. */
+  #noteUse({ sourceDateEpoch }: CallContext, k: Key): void {
+    if (sourceDateEpoch !== undefined) this.#host.lastUse.note(k);
   }
 
   async #announce(

@@ -4,10 +4,12 @@ import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { withSourceDateEpoch } from '../../src/context.js';
+import { imageKey } from '../../src/engine/schema/keys.js';
+import type { ImageRecord } from '../../src/model/records.js';
 import { parseTimestamp } from '../../src/model/time.js';
 import { openDB } from '../../src/open.js';
 import { parsePolicy } from '../../src/policy/policy.js';
+import { putRecord, readRecord } from '../../src/stores/common.js';
 import { checkDocument } from '../cli/schema.js';
 import { Cli } from '../cli/support.js';
 import { repository } from '../coverage/consumer.js';
@@ -55,10 +57,16 @@ test('given the example of the documentation, when it is run, then it prints wha
       );
       const at =
         day === undefined ? undefined : parseTimestamp(`2026-01-${String(day).padStart(2, '0')}T00:00:00Z`);
-      const ctx = at === undefined ? { namespace } : withSourceDateEpoch({ namespace }, at);
       const image = { target: { digest, mediaType: 'm', size: 500 } };
-      await db.images.create(ctx, { ...image, name });
-      if (name === 'web:4') await db.images.create(ctx, { ...image, name: 'web:stable' });
+      for (const each of name === 'web:4' ? [name, 'web:stable'] : [name]) {
+        await db.images.create({ namespace }, { ...image, name: each });
+        if (at === undefined) continue;
+        const k = imageKey(namespace, each);
+        await db.engine.update((tx) => {
+          const record = readRecord<ImageRecord>(tx, k);
+          if (record !== undefined) putRecord(tx, k, { ...record, createdat: at, updatedat: at });
+        });
+      }
     }
     const container = { runtime: { name: 'runc' }, spec: { typeUrl: '', value: Buffer.from('{}') } };
     await db.containers.create({ namespace: 'default' }, { ...container, id: 'db', image: 'db:9' });

@@ -1,6 +1,7 @@
 /** When images and snapshots were used last: what counts as a use, and how it is written. On real stores. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { withSourceDateEpoch } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
 import { containerKey, imageKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { Label } from '../../src/model/labels.js';
@@ -8,7 +9,7 @@ import { formatSeconds, now, parseTimestamp } from '../../src/model/time.js';
 import { ContainerStore } from '../../src/stores/containers.js';
 import { LastUse } from '../../src/stores/last-use.js';
 import { tempDir, testDB } from '../support/db.js';
-import { gc, world } from '../support/gc-world.js';
+import { digest, gc, world } from '../support/gc-world.js';
 import { Host } from './host.js';
 
 const namespace = 'one';
@@ -45,6 +46,19 @@ test('given images, when one is run or a snapshot is made on it, then it was use
   await db.containers.update(ctx, { ...container, id: 'late', image: 'c:1' }, 'image');
   await db.containers.delete(ctx, 'late');
   assert.deepEqual(await order(db), ['a:1', 'b:1', 'c:1']);
+});
+
+test('given images with the times of a source date epoch, when they are made or changed, then that is a use all the same', async (t) => {
+  const db = await testDB(t);
+  const epoch = withSourceDateEpoch(ctx, 1_000_000_000n);
+  const target = { digest: digest('a'), mediaType: 'm', size: 1 };
+  for (const name of ['a:1', 'b:1', 'c:1']) await db.images.create(epoch, { name, target });
+  assert.deepEqual(await order(db), ['a:1', 'b:1', 'c:1']);
+  await db.images.update(epoch, { name: 'a:1', labels: { x: 'y' } }, 'labels.x');
+  assert.deepEqual(await order(db), ['b:1', 'c:1', 'a:1']);
+  const young = await db.planPolicy({ rules: [{ keepDuration: '1h' }] });
+  assert.deepEqual(young.retired, []);
+  assert.equal((await db.images.get(ctx, 'a:1')).updatedAt, 1_000_000_000n);
 });
 
 test('given a container that is being created, when others see it, then its image is noted as used', async (t) => {

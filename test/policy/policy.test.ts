@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import { bytesOf, parsePolicy } from '../../src/policy/policy.js';
 import { repositoryAndTag } from '../../src/policy/roots.js';
+import { digest } from '../support/gc-world.js';
 
 test('given a policy with every field, when read, then it is there in a form to work with', () => {
   const policy = parsePolicy({
@@ -122,6 +123,7 @@ test('given names of images, when taken apart, then repository and tag are what 
     ['app@sha256:0123', 'app', ''],
     ['app:v1@sha256:0123', 'app', 'v1'],
     ['sha256:0123', 'sha256', '0123'],
+    [digest('a'), '', ''],
   ] as const) {
     assert.deepEqual(repositoryAndTag(name), { repository, tag });
   }

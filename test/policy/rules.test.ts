@@ -5,10 +5,14 @@ import type { DB } from '../../src/db.js';
 import { imageKey } from '../../src/engine/schema/keys.js';
 import { isKind } from '../../src/errors.js';
 import type { PolicyPlan } from '../../src/gc/report/plan.js';
+import { Label } from '../../src/model/labels.js';
 import { formatTimestamp } from '../../src/model/time.js';
+import { type ChoiceHost, choose } from '../../src/policy/choice.js';
 import { planPolicy } from '../../src/policy/plan.js';
-import { type PolicyRule, parsePolicy } from '../../src/policy/policy.js';
+import { type Policy, type PolicyRule, parsePolicy } from '../../src/policy/policy.js';
+import type { Root } from '../../src/policy/roots.js';
 import { withId } from '../../src/stores/leases.js';
+import { Pace } from '../../src/stores/listing.js';
 import { testDB } from '../support/db.js';
 import { digest, gc, world } from '../support/gc-world.js';
 import { Random } from '../support/random.js';
@@ -212,6 +216,70 @@ test('given content in no directory, when a rule is about a file system, then th
   }
   const found = await planned({ maxUsedSpace: 0 });
   assert.deepEqual([found.retired.length, found.bytes, found.space.size], [1, 100, undefined]);
+});
+
+test('given images of one time, when the last of them are kept, then those used last, each with all its names', async (t) => {
+  const w = await world(t);
+  const target = (name: string) => ({ digest: digest(name), mediatype: 'm', size: 1 });
+  const image = (name: string, of: string, at: bigint, used = '1970-01-01T00:00:00Z') =>
+    w.put(imageKey('ns1', name), {
+      createdat: at,
+      updatedat: at,
+      target: target(of),
+      labels: { [Label.gcCondUsedat]: used },
+    });
+  await image('a:1', 'a1', 5n, '2020-01-01T00:00:00Z');
+  for (const n of [2, 3, 4, 5]) await image(`a:${n}`, `a${n}`, 5n);
+  await image('a:old', 'a5', 1n);
+  await image(digest('id1'), 'a1', 9n);
+  await image(digest('id2'), 'a2', 9n);
+  const planned = (rule: PolicyRule): Promise<PolicyPlan> =>
+    planPolicy(w, (run) => run(), parsePolicy({ rules: [rule] }));
+  const last = await planned({ keepLast: 2 });
+  assert.deepEqual(reasons(last), {
+    'a:1': 'keepLast | rule 1',
+    'a:5': 'keepLast | rule 1',
+    'a:old': 'keepLast | rule 1',
+    [digest('id1')]: 'keepLast | rule 1',
+  });
+  // What the CRI plugin calls an image by its id is no tag, and stays with the tags.
+  assert.deepEqual(retired(await planned({ keepTagged: ['1'] })).sort(), [
+    'a:2',
+    'a:3',
+    'a:4',
+    'a:5',
+    'a:old',
+    digest('id2'),
+  ]);
+  const young = await planned({ keepDuration: '200000h', filters: ['name!=a:5'] });
+  assert.deepEqual(reasons(young)[digest('id1')], 'keepDuration | rule 1');
+  await w.engine.update((tx) => tx.delete(imageKey('ns1', 'a:2')));
+  assert.deepEqual(retired(await planned({ keepTagged: true })), [digest('id2')]);
+});
+
+test('given a file system that says no size, or less than is to be free, when a rule asks for a part of it, then it retires nothing', async () => {
+  const root = { place: 0, kind: 'image', namespace, key: 'a:1', isPinned: false, lastUsed: 1n } as Root;
+  const on = (size: number): ChoiceHost => ({
+    at: 2n,
+    roots: [root],
+    coveredBy: () => Uint32Array.of(0),
+    disk: { size, free: 0, block: BLOCK },
+    pace: new Pace({}),
+    inUse: async () => () => undefined,
+    effectOf: async () => ({ gone: Float64Array.of(0, 100), total: 100, freesNothing: () => false }),
+  });
+  const chosen = (size: number, policy: Omit<Policy, 'rules'>, rule: PolicyRule) =>
+    choose(on(size), parsePolicy({ ...policy, rules: [rule] }));
+  for (const amount of ['10%', '0%', '100%']) {
+    for (const rule of [{ maxUsedSpace: amount }, { minFreeSpace: amount }, { reservedSpace: amount }]) {
+      await assert.rejects(chosen(0, {}, rule), (error) => isKind(error, 'FailedPrecondition'));
+    }
+    await assert.rejects(chosen(0, { lowWater: amount }, {}), (error) => isKind(error, 'FailedPrecondition'));
+  }
+  for (const size of [0, 999])
+    await assert.rejects(chosen(size, {}, { name: 'r', minFreeSpace: 1000 }), /"r" wants 1000 bytes free/);
+  assert.equal((await chosen(1000, {}, { minFreeSpace: 1000 })).retired.length, 1);
+  assert.equal((await chosen(0, {}, { maxUsedSpace: 0 })).retired.length, 1);
 });
 
 test('given thousands of images, when all may go, then they go by last use', async (t) => {
