@@ -127,6 +127,7 @@ function splitName(name: string): [string, string] {
 async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const missing = new Map<Key, Orphan>();
   const { engine } = parts.loaded;
+  const commands = commandsFor(parts);
   const blobs = await parts.content.digests();
   const turn = new Turn();
   for (const [record, value] of engine.scan('blobs')) {
@@ -134,10 +135,8 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
     throwIfAborted(signal);
     const [, namespace = '', digest = ''] = components(record);
     if (!isDigest(digest) || blobs.has(digest)) continue;
-    missing.set(record, {
-      ...lost('content', namespace, digest, value),
-      command: `ctr -n ${quoted(namespace)} content rm ${digest}`,
-    });
+    const command = commands.removeContent(namespace, digest);
+    missing.set(record, { ...lost('content', namespace, digest, value), ...(command && { command }) });
   }
   for (const [record, value] of engine.scan('snapshots')) {
     await turn.next();
@@ -147,10 +146,9 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
     const key = typeof value === 'object' && typeof value.name === 'string' ? value.name : '';
     if (backend === undefined || !backend.isKnown || (backend.has(key) && backend.hasDirectory(key)))
       continue;
-    missing.set(record, {
-      ...lost('snapshot', namespace, `${snapshotter}/${name}`, value),
-      command: `ctr -n ${quoted(namespace)} snapshots --snapshotter ${quoted(snapshotter)} rm ${quoted(name)}`,
-    });
+    const command = commands.removeSnapshot(namespace, snapshotter, name);
+    const snapshot = lost('snapshot', namespace, `${snapshotter}/${name}`, value);
+    missing.set(record, { ...snapshot, ...(command && { command }) });
   }
   return missing.size === 0 ? [] : stillRecorded(parts, missing, signal);
 }

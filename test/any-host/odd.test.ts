@@ -1,7 +1,7 @@
 /** Roots with what is not expected in them: each is an error with a remedy, or a notice, and never a shorter list. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { compactForeign } from '../../src/any-host/compact.js';
@@ -49,10 +49,27 @@ async function lostIn(root: string): Promise<{ orphans: string[]; missing: strin
   };
 }
 
-test('given a root of Docker, of k3s or of RKE2, when it is named as a whole, then what is below it is salvaged', async (t) => {
-  for (const below of ['containerd/daemon', 'agent/containerd']) {
-    const root = await tempDir(t);
-    await makeRoot(join(root, below), 'example.com/one:1');
+/** By the directory that one names, and where in it the root is. */
+const OWNERS: readonly (readonly [named: string, below: string, ctr: string])[] = [
+  ['containerd', '', 'ctr'],
+  ['docker', 'containerd/daemon', 'ctr --address /run/docker/containerd/containerd.sock'],
+  ['docker/containerd', 'daemon', 'ctr --address /run/docker/containerd/containerd.sock'],
+  [
+    '.local/share/docker',
+    'containerd/daemon',
+    'ctr --address "$XDG_RUNTIME_DIR/docker/containerd/containerd.sock"',
+  ],
+  ['.local/share/containerd', '', 'containerd-rootless-setuptool.sh nsenter -- ctr'],
+  ['k3s', 'agent/containerd', 'k3s ctr'],
+  ['rke2', 'agent/containerd', 'ROOT/bin/ctr --address /run/k3s/containerd/containerd.sock'],
+  ['k0s', 'containerd', 'k0s ctr'],
+  ['snap/microk8s/common', 'var/lib/containerd', 'microk8s ctr'],
+];
+
+test('given a root of Docker or of a Kubernetes, when it is named as a whole, then what is below it is salvaged, and the commands are those of its owner', async (t) => {
+  for (const [named, below, ctr] of OWNERS) {
+    const root = join(await tempDir(t), named);
+    const digest = await makeRoot(join(root, below), 'example.com/one:1');
     const { metadata, records } = await salvage(root, join(await tempDir(t), 'meta.db'));
     assert.equal(metadata, metadataIn(join(root, below)));
     assert.deepEqual(
@@ -62,7 +79,27 @@ test('given a root of Docker, of k3s or of RKE2, when it is named as a whole, th
         ['image', 1],
       ],
     );
+    rmSync(join(root, below, 'io.containerd.content.v1.content', 'blobs', 'sha256', digest.slice(7)));
+    await using store = await ForeignStore.open(root);
+    const { orphans } = await findOrphans(store.parts);
+    assert.deepEqual(
+      orphans.map(({ command }) => command),
+      [`${ctr.replace('ROOT', root)} -n default content rm ${digest}`],
+    );
   }
+});
+
+test('given a root of BuildKit, whose records no command removes, then none is given', async (t) => {
+  const root = await rootOf(t);
+  renameSync(metadataIn(root), join(root, 'containerdmeta.db'));
+  rmSync(join(root, 'io.containerd.content.v1.content'), { recursive: true });
+  mkdirSync(join(root, 'content', 'blobs', 'sha256'), { recursive: true });
+  await using store = await ForeignStore.open(root);
+  const { orphans } = await findOrphans(store.parts);
+  assert.deepEqual(
+    orphans.map(({ reason, kind, command }) => [reason, kind, command]),
+    [['no bytes', 'content', undefined]],
+  );
 });
 
 test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
