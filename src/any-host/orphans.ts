@@ -14,7 +14,7 @@ import { isSnapshotNumber } from '../backends/snapshotters/numbered-directories.
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { boltTransaction } from '../bolt/snapshot.js';
 import type { Key } from '../engine/contract.js';
-import { components } from '../engine/schema/keys.js';
+import { components, snapshotKey } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
 import { garbageSince } from '../gc/report/oldest.js';
 import type { Candidate } from '../gc/stats.js';
@@ -31,7 +31,7 @@ import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
 
 export interface OrphanReport {
-  /** Largest first. */
+  /** Largest first; of snapshots without bytes those that are on others before these. */
   orphans: Orphan[];
   bytes: number;
   /** Number left out because they may still be created. */
@@ -57,10 +57,32 @@ export async function findOrphans(
   ];
   const horizon = now() - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
-  orphans.sort((a, b) => b.bytes - a.bytes || (a.name < b.name ? -1 : 1));
+  const depths = depthsIn(root, orphans);
+  const depthOf = (one: Orphan): number => depths.get(one) ?? 0;
+  orphans.sort((a, b) => b.bytes - a.bytes || depthOf(b) - depthOf(a) || (a.name < b.name ? -1 : 1));
   const bytes = orphans.reduce((sum, one) => sum + one.bytes, 0);
   return { orphans, bytes, young: found.length - orphans.length };
 }
+
+/** How many snapshots a lost one is on: those on it have to be removed before. */
+function depthsIn({ loaded: { engine } }: ForeignRoot, orphans: readonly Orphan[]): Map<Orphan, number> {
+  const depths = new Map<Orphan, number>();
+  for (const orphan of orphans) {
+    if (orphan.kind !== 'snapshot' || orphan.reason !== 'no bytes') continue;
+    const [snapshotter, name] = splitName(orphan.name);
+    let depth = 0;
+    for (let at = name; at !== '' && depth < DEPTH_MAX; depth++) {
+      const record = engine.get(snapshotKey(orphan.namespace, snapshotter, at)) as
+        | { parent?: string }
+        | undefined;
+      at = record?.parent ?? '';
+    }
+    depths.set(orphan, depth);
+  }
+  return depths;
+}
+/** No snapshotter mounts more layers. */
+const DEPTH_MAX = 1000;
 
 // ------------------------------------------------------------------------------------ what a collection
 // would remove

@@ -1,15 +1,17 @@
 /** Roots with what is not expected in them: each is an error with a remedy, or a notice, and never a shorter list. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { compactForeign } from '../../src/any-host/compact.js';
 import { findOrphans } from '../../src/any-host/orphans.js';
 import { salvage } from '../../src/any-host/salvage/salvage.js';
+import { canMount } from '../../src/backends/mounts.js';
 import { ForeignStore } from '../../src/cli/foreign-store.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
+import { MAIN } from '../cli/support.js';
 import { tempDir } from '../support/temp.js';
 import { type Fields, makeRoot, writeFields } from './root.js';
 
@@ -102,6 +104,25 @@ test('given a root of BuildKit, whose records no command removes, then none is g
   );
 });
 
+test('given snapshots without bytes, then those that are on others come before these', async (t) => {
+  const names = ['a', 'b', 'c', '-d'];
+  const snapshot = (name: string, n: number): Fields => ({
+    ...at,
+    name: `default/${n}/${name}`,
+    ...(n > 0 && { parent: names[n - 1]! }),
+  });
+  const overlayfs = Object.fromEntries(names.map((name, n) => [name, snapshot(name, n)]));
+  const root = await rootOf(t, { v1: { version, default: { snapshots: { overlayfs } } } });
+  mkdirSync(snapshotterIn(root));
+  await writeFields(join(snapshotterIn(root), 'metadata.db'), {});
+  await using store = await ForeignStore.open(root);
+  const { orphans } = await findOrphans(store.parts);
+  assert.deepEqual(
+    orphans.filter(({ reason }) => reason === 'no bytes').map(({ command }) => command),
+    ['-- -d', 'c', 'b', 'a'].map((name) => `ctr -n default snapshots --snapshotter overlayfs rm ${name}`),
+  );
+});
+
 test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
   const empty = await lostIn(await rootWithSnapshot(t, {}));
   assert.deepEqual([empty.orphans, empty.missing], [['overlayfs/a'], ['a']]);
@@ -161,4 +182,17 @@ test('given a file instead of a root, then the error says what to name; given an
   truncateSync(metadataIn(root), 8192);
   for (const verb of [compactForeign, salvage])
     await assert.rejects(verb(root, output), (error) => isKind(error, 'AlreadyExists'));
+});
+
+test('given a root that a mount gives a second name, when the output is in it by that name, then it is refused', async (t) => {
+  const { ok, reason } = await canMount();
+  if (!ok) return t.skip(`cannot mount: ${reason}`);
+  const root = await rootOf(t);
+  const alias = await tempDir(t);
+  const verb = `'${process.execPath}' '${MAIN}' --containerd-root '${root}' compact -o '${alias}/new/out.db'`;
+  mkdirSync(join(root, 'new'));
+  const script = `mount --bind '${root}' '${alias}' && ${verb}`;
+  const { stderr } = spawnSync('unshare', ['-m', 'sh', '-c', script], { encoding: 'utf8' });
+  assert.match(stderr, /writing .*out\.db is refused/);
+  assert.equal(existsSync(join(root, 'new', 'out.db')), false);
 });

@@ -313,7 +313,9 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
   for (const [name, { fields, pages }] of history.last) {
     if (!pages.every(isWhole)) continue;
     sum.undamaged++;
-    const isNext = next !== undefined && found.get(name)?.fields === next.get(name)?.fields;
+    // What the commit removed, and its images need, is made again.
+    const read = rebuilt.has(name) ? undefined : found.get(name)?.fields;
+    const isNext = next !== undefined && read === next.get(name)?.fields;
     const isGuess = report?.isNamed === false || older.has(name);
     if (found.get(name)?.fields === fields || (isNext && isGuess)) sum.back++;
     else if (found.has(name)) sum.outdated++;
