@@ -58,16 +58,20 @@ const indexerOf1: Indexer = {
   },
 };
 
-/** Back references, conditions, and roots by more than the whole key. */
 function withoutLaterLabels(value: Value): Value {
   if (typeof value === 'string') return value;
-  const labels = Object.entries(labelsOf(value));
-  const known = labels.filter(([name]) => !isLater(name));
-  return known.length === labels.length
-    ? value
-    : { ...value, labels: Object.fromEntries(known) as StringMap };
+  const labels = labelsOf(value) as StringMap;
+  // Nearly no record has one.
+  for (const name in labels)
+    if (isLater(name)) {
+      const known = Object.entries(labels).filter(([one]) => !isLater(one));
+      return { ...value, labels: Object.fromEntries(known) };
+    }
+  return value;
 }
 
-const LATER = [Label.gcRoot, `${Label.gcBref}.`, Label.gcCondSnapshot, Label.gcCondUsedat];
+/** Back references, conditions, and roots by more than the whole key. */
 const isLater = (name: string): boolean =>
-  name !== Label.gcRoot && LATER.some((prefix) => name.startsWith(prefix));
+  name.startsWith(GC) && name !== Label.gcRoot && LATER.some((prefix) => name.startsWith(prefix));
+const GC = 'containerd.io/gc.';
+const LATER = [Label.gcRoot, `${Label.gcBref}.`, Label.gcCondSnapshot, Label.gcCondUsedat];
