@@ -3,7 +3,7 @@
  * without a record, objects that nothing roots, expired leases. Each with its size, its age, the reason, and
  * the command that removes it. Called by the verb; reads only.
  *
- * The owner may be active. It creates bytes shortly before their record, so what is younger than `youngest`
+ * The owner may be active. It creates bytes shortly before their record, so what was younger than `youngest` when the records were read
  * is only counted; and objects without bytes are looked up again in the newest records.
  */
 import { readdir, stat } from 'node:fs/promises';
@@ -13,14 +13,14 @@ import { orAbsent } from '../backends/files.js';
 import { isSnapshotNumber } from '../backends/snapshotters/numbered-directories.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { boltTransaction } from '../bolt/snapshot.js';
-import type { Key } from '../engine/contract.js';
+import type { Engine, Key } from '../engine/contract.js';
 import { components, snapshotKey } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
 import { garbageSince } from '../gc/report/oldest.js';
 import type { Candidate } from '../gc/stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
 import { isDigest } from '../model/digest.js';
-import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { type Instant, NANOS_PER_SECOND } from '../model/time.js';
 import { Turn } from '../system/turns.js';
 import { cacheOrphans } from './cache-orphans.js';
 import { commandsFor } from './commands.js';
@@ -55,7 +55,7 @@ export async function findOrphans(
     ...(await strayDirectories(root, signal)),
     ...(await cacheOrphans(root, signal)),
   ];
-  const horizon = now() - youngest;
+  const horizon = root.readAt - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
   const depths = depthsIn(root, orphans);
   const depthOf = (one: Orphan): number => depths.get(one) ?? 0;
@@ -191,10 +191,18 @@ async function stillRecorded(
   if ((await boltTransaction(places.metadata)) === loaded.transaction) return [...missing.values()];
   const { engine } = await loadMetadata(places.metadata, signal);
   try {
-    return [...missing].filter(([record]) => engine.has(record)).map(([, orphan]) => orphan);
+    // Not one that was made again since, with its bytes.
+    const isSame = (record: Key): boolean => createdAt(engine, record) === createdAt(loaded.engine, record);
+    return [...missing].filter(([record]) => isSame(record)).map(([, orphan]) => orphan);
   } finally {
     await engine.close();
   }
+}
+
+/** Undefined if it is not there. No two records of a kind have one in common. */
+function createdAt(engine: Engine, record: Key): unknown {
+  const value = engine.get(record);
+  return typeof value === 'object' ? value.createdat : undefined;
 }
 
 // --------------------------------------------------------------------------------------------- directories of snapshots
@@ -216,7 +224,8 @@ async function strayDirectories(parts: ForeignRoot, signal: AbortSignal | undefi
       // Overlayfs looks for stray directories whenever it sweeps; native never does.
       const command = name === 'native' ? `rm -r ${quoted(path)}` : commands.sweepSnapshots(name);
       const stray = { reason: 'no snapshot has it', kind: 'directory', namespace: '' } as const;
-      orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.mtimeNs, path, command });
+      // A copy of the layer below has the times of that one, but for the last change of the inode.
+      orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.ctimeNs, path, command });
     }
   }
   return orphans;

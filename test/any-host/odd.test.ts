@@ -1,7 +1,16 @@
 /** Roots with what is not expected in them: each is an error with a remedy, or a notice, and never a shorter list. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { compactForeign } from '../../src/any-host/compact.js';
@@ -10,6 +19,7 @@ import { salvage } from '../../src/any-host/salvage/salvage.js';
 import { canMount } from '../../src/backends/mounts.js';
 import { ForeignStore } from '../../src/cli/foreign-store.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
+import { digestOf } from '../../src/model/digest.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
 import { MAIN } from '../cli/support.js';
 import { tempDir } from '../support/temp.js';
@@ -121,6 +131,48 @@ test('given snapshots without bytes, then those that are on others come before t
     orphans.filter(({ reason }) => reason === 'no bytes').map(({ command }) => command),
     ['-- -d', 'c', 'b', 'a'].map((name) => `ctr -n default snapshots --snapshotter overlayfs rm ${name}`),
   );
+});
+
+test('given a snapshot that is made while orphans are looked for, also with the times of the layer below, then it is none', async (t) => {
+  const root = await rootOf(t);
+  const native = join(root, 'io.containerd.snapshotter.v1.native');
+  mkdirSync(join(native, 'snapshots', '7'), { recursive: true });
+  await writeFields(join(native, 'metadata.db'), { v1: { snapshots: {} } });
+  utimesSync(join(native, 'snapshots', '7'), 1, 1);
+  await using store = await ForeignStore.open(root);
+  const since = async (youngest?: bigint, readAt = store.parts.readAt): Promise<[number, number]> => {
+    const { orphans, young } = await findOrphans(
+      { ...store.parts, readAt },
+      youngest === undefined ? {} : { youngest },
+    );
+    return [orphans.length, young];
+  };
+  assert.deepEqual(await since(), [0, 1]);
+  assert.deepEqual(await since(0n), [1, 0]);
+  // The records were read an hour ago.
+  assert.deepEqual(await since(0n, store.parts.readAt - 3_600_000_000_000n), [0, 1]);
+});
+
+test('given a blob that is removed and made again while orphans are looked for, then it is not lost', async (t) => {
+  const root = await rootOf(t);
+  const digest = digestOf(Buffer.from('{"schemaVersion":2}'));
+  const file = join(root, 'io.containerd.content.v1.content', 'blobs', 'sha256', digest.slice(7));
+  rmSync(file);
+  await using store = await ForeignStore.open(root);
+  const lost = async (createdat: Uint8Array): Promise<string[]> => {
+    rmSync(metadataIn(root));
+    await writeFields(metadataIn(root), {
+      v1: {
+        version,
+        default: { content: { blob: { [digest]: { ...at, createdat, size: encodeVarint(1) } } } },
+      },
+    });
+    const loaded = { ...store.parts.loaded, transaction: -1n };
+    const { orphans } = await findOrphans({ ...store.parts, loaded });
+    return orphans.filter(({ reason }) => reason === 'no bytes').map(({ name }) => name);
+  };
+  assert.deepEqual(await lost(encodeTime(0n)), [digest]);
+  assert.deepEqual(await lost(encodeTime(2n)), []);
 });
 
 test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
