@@ -23,6 +23,7 @@ import { digestOf } from '../../src/model/digest.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
 import { MAIN } from '../cli/support.js';
 import { tempDir } from '../support/temp.js';
+import { blobs, Host, image, times } from './damaged.js';
 import { type Fields, makeRoot, writeFields } from './root.js';
 
 const metadataIn = (root: string): string => join(root, 'io.containerd.metadata.v1.bolt', 'meta.db');
@@ -173,6 +174,30 @@ test('given a blob that is removed and made again while orphans are looked for, 
   };
   assert.deepEqual(await lost(encodeTime(0n)), [digest]);
   assert.deepEqual(await lost(encodeTime(2n)), []);
+});
+
+test('given snapshots whose files a lazy snapshotter mounts, when layers are compared, then theirs are not', async (t) => {
+  const host = new Host(await tempDir(t));
+  const one = host.image('one');
+  const name = `a/1/${one.chain}`;
+  const a = {
+    images: { 'one:1': image(one.target) },
+    content: blobs(one.blobs),
+    snapshots: { stargz: { [one.chain]: { ...times(), name } } },
+  };
+  await writeFields(host.metadata, { v1: { version, a } });
+  const path = join(host.root, 'io.containerd.snapshotter.v1.stargz');
+  mkdirSync(join(path, 'snapshots', '1', 'fs'), { recursive: true });
+  const compared = async (labels: Fields): Promise<number> => {
+    rmSync(join(path, 'metadata.db'), { force: true });
+    const stored = { ...times(), id: Uint8Array.of(1), kind: Uint8Array.of(3), labels };
+    await writeFields(join(path, 'metadata.db'), { v1: { snapshots: { [name]: stored } } });
+    await using store = await ForeignStore.open(host.root);
+    return (await store.check({}, { layers: true })).checked.layers;
+  };
+  assert.equal(await compared({ 'containerd.io/snapshot.ref': one.chain }), 1);
+  for (const label of ['remote', 'nydus-blob', 'overlaybd/blob-digest'])
+    assert.equal(await compared({ [`containerd.io/snapshot/${label}`]: 'x' }), 0, label);
 });
 
 test('given a snapshotter whose metadata has another layout, then none of its snapshots is taken for lost', async (t) => {
