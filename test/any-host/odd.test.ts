@@ -251,14 +251,17 @@ test('given something else in the place of meta.db, then each verb says so, with
   }
 });
 
-test('given a file instead of a root, then the error says what to name; given an output that is there, then it is said before anything is read', async (t) => {
+test('given a file instead of a root, then the error says what to name; given an output that is there, or in the root, then it is said before anything is read', async (t) => {
   const root = await rootOf(t);
   await assert.rejects(ForeignStore.open(metadataIn(root)), /meta\.db is not a directory/);
   const output = join(await tempDir(t), 'out.db');
   writeFileSync(output, '');
   truncateSync(metadataIn(root), 8192);
-  for (const verb of [compactForeign, salvage])
+  for (const verb of [compactForeign, salvage]) {
     await assert.rejects(verb(root, output), (error) => isKind(error, 'AlreadyExists'));
+    await assert.rejects(verb(root, join(metadataIn(root), '..', 'out.db')), /writing .*out\.db is refused/);
+    await assert.rejects(verb(root, join(root, 'none', 'out.db')), (error) => isKind(error, 'NotFound'));
+  }
 });
 
 test('given a root that a mount gives a second name, when the output is in it by that name, then it is refused', async (t) => {
