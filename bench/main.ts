@@ -4,6 +4,7 @@
  */
 const programs: Readonly<Record<string, string>> = {
   'any-host': './any-host/main.js',
+  'any-host-containerd': './any-host/containerd.js',
   'any-host-live': './any-host/live.js',
   'any-host-large': './any-host/large.js',
   'any-host-salvage': './any-host/salvage.js',

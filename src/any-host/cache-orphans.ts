@@ -7,10 +7,10 @@ import { components, leaseKey } from '../engine/schema/keys.js';
 import { Label } from '../model/labels.js';
 import type { Instant } from '../model/time.js';
 import type { BuildCache, CacheRecord } from './build-cache.js';
+import { commandsFor } from './commands.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
 import type { Orphan } from './orphan.js';
-import { quoted } from './quoted.js';
 
 export async function cacheOrphans(root: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const { buildCache, loaded } = root;
@@ -90,16 +90,17 @@ async function lostLeases(
   const bytes = new Map(
     rows.map(({ kind, namespace, name, retained }) => [`${kind} ${namespace} ${name}`, retained]),
   );
-  return still.map(({ namespace, id, since }) => ({
-    reason: 'no cache record',
-    kind: 'lease',
-    namespace,
-    name: id,
-    bytes: bytes.get(`lease ${namespace} ${id}`) ?? 0,
-    ...(since !== undefined && { since }),
-    // BuildKit itself has no command for its leases.
-    ...(root.places.kind === 'containerd' && {
-      command: `ctr -n ${quoted(namespace)} leases rm ${quoted(id)}`,
-    }),
-  }));
+  const commands = commandsFor(root);
+  return still.map(({ namespace, id, since }) => {
+    const command = commands.removeLease(namespace, id);
+    return {
+      reason: 'no cache record',
+      kind: 'lease',
+      namespace,
+      name: id,
+      bytes: bytes.get(`lease ${namespace} ${id}`) ?? 0,
+      ...(since !== undefined && { since }),
+      ...(command && { command }),
+    };
+  });
 }

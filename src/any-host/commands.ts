@@ -3,6 +3,7 @@
  */
 import { components } from '../engine/schema/keys.js';
 import { digestOf } from '../model/digest.js';
+import { ctrOf } from './ctr.js';
 import type { ForeignRoot } from './open.js';
 import { quoted } from './quoted.js';
 
@@ -11,6 +12,10 @@ export interface Commands {
   collect(): string;
   sweepContent(): string;
   sweepSnapshots(snapshotter: string): string;
+  /** Of records. Undefined: their owner has no command for one of them. */
+  removeContent(namespace: string, digest: string): string | undefined;
+  removeSnapshot(namespace: string, snapshotter: string, name: string): string | undefined;
+  removeLease(namespace: string, id: string): string | undefined;
 }
 
 /** Name of the temporary objects that the commands create. */
@@ -21,38 +26,63 @@ export function commandsFor({ places, loaded }: ForeignRoot): Commands {
   const [first] = [...loaded.engine.scan('namespaces', { limit: 1 })].map(
     ([record]) => components(record)[1],
   );
-  return new CtrCommands(first ?? 'default');
+  return new CtrCommands(ctrOf(places.root), first ?? 'default');
 }
 
 /**
  * containerd sweeps a backend only after a removal in it, and collects at once only for `leases rm --sync`.
  */
 class CtrCommands implements Commands {
+  readonly #ctr: string;
   readonly #anywhere: string;
 
   /** `anywhere`: a collection covers all namespaces, whichever is named. */
-  constructor(anywhere: string) {
+  constructor(ctr: string, anywhere: string) {
+    this.#ctr = ctr;
     this.#anywhere = anywhere;
   }
 
   collect(): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} leases`;
-    return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
+    const leases = `${this.#in(this.#anywhere)} leases`;
+    return `${leases} create --id ${NAME} && ${leases} rm --sync ${NAME}`;
   }
 
   sweepContent(): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} content`;
+    const content = `${this.#in(this.#anywhere)} content`;
     const digest = digestOf(Buffer.from(`${NAME}\n`));
-    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect()}`;
+    return `echo ${NAME} | ${content} ingest ${NAME} && ${content} rm ${digest} && ${this.collect()}`;
   }
 
   sweepSnapshots(snapshotter: string): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} snapshots --snapshotter ${quoted(snapshotter)}`;
-    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect()}`;
+    const snapshots = this.#snapshots(this.#anywhere, snapshotter);
+    return `${snapshots} prepare ${NAME} && ${snapshots} rm ${NAME} && ${this.collect()}`;
+  }
+
+  removeContent(namespace: string, digest: string): string {
+    return `${this.#in(namespace)} content rm ${digest}`;
+  }
+
+  removeSnapshot(namespace: string, snapshotter: string, name: string): string {
+    return `${this.#snapshots(namespace, snapshotter)} rm ${argument(name)}`;
+  }
+
+  removeLease(namespace: string, id: string): string {
+    return `${this.#in(namespace)} leases rm ${argument(id)}`;
+  }
+
+  #in(namespace: string): string {
+    return `${this.#ctr} -n ${quoted(namespace)}`;
+  }
+
+  #snapshots(namespace: string, snapshotter: string): string {
+    return `${this.#in(namespace)} snapshots --snapshotter ${quoted(snapshotter)}`;
   }
 }
 
-/** BuildKit collects at the end of each prune, also of one whose filter nothing matches. */
+/** What begins as an option does is not one. */
+const argument = (name: string): string => (name.startsWith('-') ? `-- ${quoted(name)}` : quoted(name));
+
+/** BuildKit collects at the end of each prune, also of one whose filter nothing matches. It has no command for its records. */
 class BuildKitCommands implements Commands {
   readonly #collect: string;
 
@@ -71,4 +101,7 @@ class BuildKitCommands implements Commands {
   sweepSnapshots(): string {
     return this.#collect;
   }
+  removeContent(): undefined {}
+  removeSnapshot(): undefined {}
+  removeLease(): undefined {}
 }

@@ -1,14 +1,14 @@
 /** Another program's `meta.db`, written again without what is free in it, while its owner runs. Called by the verb. */
 import { randomBytes } from 'node:crypto';
-import { realpath } from 'node:fs/promises';
-import { basename, dirname, join, resolve, sep } from 'node:path';
+import { realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { exists } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { copyBucket } from '../bolt/copy.js';
 import { FileHeap } from '../bolt/heap.js';
 import { readBolt } from '../bolt/snapshot.js';
 import { BoltWriter, isThere } from '../bolt/writer.js';
-import { fsError } from '../system/system-errors.js';
+import { errnoOf, fsError } from '../system/system-errors.js';
 import { inTurns } from '../system/turns.js';
 import { findPlaces, type Places } from './places.js';
 import { refusal } from './refusals.js';
@@ -43,16 +43,29 @@ export async function compactForeign(
   };
 }
 
-/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory; AlreadyExists if there is something, before it is worked for. */
+/**
+ * Nothing is made in the root that is read, whatever name it has: a mount may give it a second one. FailedPrecondition; NotFound without the
+ * output's directory; AlreadyExists if there is something, before it is worked for.
+ */
 export async function outsideOf(places: Places, output: string): Promise<string> {
   const path = resolve(output);
-  const [root, directory] = await Promise.all([realpath(places.root), realpath(dirname(path))]).catch(
-    (error: unknown) => {
-      throw fsError('write', path, error);
-    },
-  );
-  if (`${directory}${sep}`.startsWith(`${root}${sep}`)) throw refusal(`writing ${path}`, places.root);
-  const target = join(directory, basename(path));
-  if (await exists(target)) throw isThere(target);
-  return target;
+  try {
+    const directory = await realpath(dirname(path));
+    if (await isWithin(directory, places.root)) throw refusal(`writing ${path}`, places.root);
+    const target = join(directory, basename(path));
+    if (await exists(target)) throw isThere(target);
+    return target;
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    throw fsError('write', path, error);
+  }
+}
+
+async function isWithin(directory: string, root: string): Promise<boolean> {
+  const { dev, ino } = await stat(root, { bigint: true });
+  for (let at = directory; ; at = dirname(at)) {
+    const one = await stat(at, { bigint: true });
+    if (one.dev === dev && one.ino === ino) return true;
+    if (at === dirname(at)) return false;
+  }
 }

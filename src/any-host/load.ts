@@ -5,12 +5,14 @@
  */
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
-import type { Engine, Indexer } from '../engine/contract.js';
+import type { Engine, Indexer, Value } from '../engine/contract.js';
 import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
-import { metadataIndexer } from '../gc/references.js';
+import { labelsOf, metadataIndexer } from '../gc/references.js';
 import { createGraph } from '../graph/carriers.js';
+import { Label } from '../model/labels.js';
+import type { StringMap } from '../model/records.js';
 import { inTurns } from '../system/turns.js';
 import { FIELD_BYTES_MAX } from './fields.js';
 import { doubtAbout, REVISION_OF_2, readRecords, revisionOf } from './records.js';
@@ -47,11 +49,29 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
   return { engine, revision, transaction: snapshot.meta.transaction, complaints };
 }
 
-/** Before 2.0 only its deletion ended an image. */
+/** Before 2.0 only its deletion ended an image, and labels of later collections mean nothing. */
 const indexerOf1: Indexer = {
   ...metadataIndexer,
   node(key, value) {
-    const node = metadataIndexer.node(key, value);
+    const node = metadataIndexer.node(key, withoutLaterLabels(value));
     return node !== undefined && collectionOf(key) === 'images' ? { ...node, expireAt: undefined } : node;
   },
 };
+
+function withoutLaterLabels(value: Value): Value {
+  if (typeof value === 'string') return value;
+  const labels = labelsOf(value) as StringMap;
+  // Nearly no record has one.
+  for (const name in labels)
+    if (isLater(name)) {
+      const known = Object.entries(labels).filter(([one]) => !isLater(one));
+      return { ...value, labels: Object.fromEntries(known) };
+    }
+  return value;
+}
+
+/** Back references, conditions, and roots by more than the whole key. */
+const isLater = (name: string): boolean =>
+  name.startsWith(GC) && name !== Label.gcRoot && LATER.some((prefix) => name.startsWith(prefix));
+const GC = 'containerd.io/gc.';
+const LATER = [Label.gcRoot, `${Label.gcBref}.`, Label.gcCondSnapshot, Label.gcCondUsedat];

@@ -7,6 +7,7 @@ import { readdir } from 'node:fs/promises';
 import type { DB } from '../db.js';
 import type { DBOpt } from '../db-options.js';
 import { leaf } from '../engine/schema/keys.js';
+import { type Instant, now } from '../model/time.js';
 import { newDB } from '../open.js';
 import { type BuildCache, readBuildCache } from './build-cache.js';
 import { ForeignContent } from './content.js';
@@ -18,6 +19,8 @@ export interface ForeignRoot {
   /** Covers all of the rest, and closes it. */
   readonly db: DB;
   readonly places: Places;
+  /** What was made since may be missing in the records. */
+  readonly readAt: Instant;
   readonly loaded: Loaded;
   readonly content: ForeignContent;
   readonly snapshotters: ReadonlyMap<string, ForeignSnapshotter>;
@@ -31,6 +34,7 @@ const COMPLAINTS_SHOWN = 5;
 /** Throws as `findPlaces` and `loadMetadata`; NotFound without a content directory. */
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
+  const readAt = now();
   const loaded = await loadMetadata(places.metadata, signal);
   const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
   const more = loaded.complaints.length - notices.length;
@@ -51,7 +55,7 @@ export async function openForeignRoot(directory: string, signal?: AbortSignal): 
     // An expiry by a clock that was set is for the owner's collection to judge, so there is no grace here.
     const opts: DBOpt = { expiryGraceMs: 0, log: () => undefined };
     const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), opts);
-    return { db, places, loaded, content, snapshotters, buildCache, notices };
+    return { db, places, readAt, loaded, content, snapshotters, buildCache, notices };
   } catch (error) {
     await loaded.engine.close();
     throw error;

@@ -3,7 +3,7 @@
  * without a record, objects that nothing roots, expired leases. Each with its size, its age, the reason, and
  * the command that removes it. Called by the verb; reads only.
  *
- * The owner may be active. It creates bytes shortly before their record, so what is younger than `youngest`
+ * The owner may be active. It creates bytes shortly before their record, so what was younger than `youngest` when the records were read
  * is only counted; and objects without bytes are looked up again in the newest records.
  */
 import { readdir, stat } from 'node:fs/promises';
@@ -13,14 +13,14 @@ import { orAbsent } from '../backends/files.js';
 import { isSnapshotNumber } from '../backends/snapshotters/numbered-directories.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { boltTransaction } from '../bolt/snapshot.js';
-import type { Key } from '../engine/contract.js';
-import { components } from '../engine/schema/keys.js';
+import type { Engine, Key } from '../engine/contract.js';
+import { components, snapshotKey } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
 import { garbageSince } from '../gc/report/oldest.js';
 import type { Candidate } from '../gc/stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
 import { isDigest } from '../model/digest.js';
-import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { type Instant, NANOS_PER_SECOND } from '../model/time.js';
 import { Turn } from '../system/turns.js';
 import { cacheOrphans } from './cache-orphans.js';
 import { commandsFor } from './commands.js';
@@ -31,7 +31,7 @@ import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
 
 export interface OrphanReport {
-  /** Largest first. */
+  /** Largest first; of snapshots without bytes those that are on others before these. */
   orphans: Orphan[];
   bytes: number;
   /** Number left out because they may still be created. */
@@ -55,12 +55,34 @@ export async function findOrphans(
     ...(await strayDirectories(root, signal)),
     ...(await cacheOrphans(root, signal)),
   ];
-  const horizon = now() - youngest;
+  const horizon = root.readAt - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
-  orphans.sort((a, b) => b.bytes - a.bytes || (a.name < b.name ? -1 : 1));
+  const depths = depthsIn(root, orphans);
+  const depthOf = (one: Orphan): number => depths.get(one) ?? 0;
+  orphans.sort((a, b) => b.bytes - a.bytes || depthOf(b) - depthOf(a) || (a.name < b.name ? -1 : 1));
   const bytes = orphans.reduce((sum, one) => sum + one.bytes, 0);
   return { orphans, bytes, young: found.length - orphans.length };
 }
+
+/** How many snapshots a lost one is on: those on it have to be removed before. */
+function depthsIn({ loaded: { engine } }: ForeignRoot, orphans: readonly Orphan[]): Map<Orphan, number> {
+  const depths = new Map<Orphan, number>();
+  for (const orphan of orphans) {
+    if (orphan.kind !== 'snapshot' || orphan.reason !== 'no bytes') continue;
+    const [snapshotter, name] = splitName(orphan.name);
+    let depth = 0;
+    for (let at = name; at !== '' && depth < DEPTH_MAX; depth++) {
+      const record = engine.get(snapshotKey(orphan.namespace, snapshotter, at)) as
+        | { parent?: string }
+        | undefined;
+      at = record?.parent ?? '';
+    }
+    depths.set(orphan, depth);
+  }
+  return depths;
+}
+/** No snapshotter mounts more layers. */
+const DEPTH_MAX = 1000;
 
 // ------------------------------------------------------------------------------------ what a collection
 // would remove
@@ -127,6 +149,7 @@ function splitName(name: string): [string, string] {
 async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const missing = new Map<Key, Orphan>();
   const { engine } = parts.loaded;
+  const commands = commandsFor(parts);
   const blobs = await parts.content.digests();
   const turn = new Turn();
   for (const [record, value] of engine.scan('blobs')) {
@@ -134,10 +157,8 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
     throwIfAborted(signal);
     const [, namespace = '', digest = ''] = components(record);
     if (!isDigest(digest) || blobs.has(digest)) continue;
-    missing.set(record, {
-      ...lost('content', namespace, digest, value),
-      command: `ctr -n ${quoted(namespace)} content rm ${digest}`,
-    });
+    const command = commands.removeContent(namespace, digest);
+    missing.set(record, { ...lost('content', namespace, digest, value), ...(command && { command }) });
   }
   for (const [record, value] of engine.scan('snapshots')) {
     await turn.next();
@@ -147,10 +168,9 @@ async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined)
     const key = typeof value === 'object' && typeof value.name === 'string' ? value.name : '';
     if (backend === undefined || !backend.isKnown || (backend.has(key) && backend.hasDirectory(key)))
       continue;
-    missing.set(record, {
-      ...lost('snapshot', namespace, `${snapshotter}/${name}`, value),
-      command: `ctr -n ${quoted(namespace)} snapshots --snapshotter ${quoted(snapshotter)} rm ${quoted(name)}`,
-    });
+    const command = commands.removeSnapshot(namespace, snapshotter, name);
+    const snapshot = lost('snapshot', namespace, `${snapshotter}/${name}`, value);
+    missing.set(record, { ...snapshot, ...(command && { command }) });
   }
   return missing.size === 0 ? [] : stillRecorded(parts, missing, signal);
 }
@@ -171,10 +191,18 @@ async function stillRecorded(
   if ((await boltTransaction(places.metadata)) === loaded.transaction) return [...missing.values()];
   const { engine } = await loadMetadata(places.metadata, signal);
   try {
-    return [...missing].filter(([record]) => engine.has(record)).map(([, orphan]) => orphan);
+    // Not one that was made again since, with its bytes.
+    const isSame = (record: Key): boolean => createdAt(engine, record) === createdAt(loaded.engine, record);
+    return [...missing].filter(([record]) => isSame(record)).map(([, orphan]) => orphan);
   } finally {
     await engine.close();
   }
+}
+
+/** Undefined if it is not there. No two records of a kind have one in common. */
+function createdAt(engine: Engine, record: Key): unknown {
+  const value = engine.get(record);
+  return typeof value === 'object' ? value.createdat : undefined;
 }
 
 // --------------------------------------------------------------------------------------------- directories of snapshots
@@ -196,7 +224,8 @@ async function strayDirectories(parts: ForeignRoot, signal: AbortSignal | undefi
       // Overlayfs looks for stray directories whenever it sweeps; native never does.
       const command = name === 'native' ? `rm -r ${quoted(path)}` : commands.sweepSnapshots(name);
       const stray = { reason: 'no snapshot has it', kind: 'directory', namespace: '' } as const;
-      orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.mtimeNs, path, command });
+      // A copy of the layer below has the times of that one, but for the last change of the inode.
+      orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.ctimeNs, path, command });
     }
   }
   return orphans;

@@ -23,8 +23,8 @@ export interface Places {
 
 const SNAPSHOTTER = 'io.containerd.snapshotter.v1.';
 const METADATA = join('io.containerd.metadata.v1.bolt', 'meta.db');
-/** Below the given directory: containerd's own, Docker's, where Docker's has it, and that of k3s and RKE2. */
-const BELOW = ['', 'containerd/daemon', 'daemon', 'agent/containerd'];
+/** Below the given directory: containerd's own, Docker's, where Docker's has it, that of k3s and RKE2, of k0s, of MicroK8s. */
+const BELOW = ['', 'containerd/daemon', 'daemon', 'agent/containerd', 'containerd', 'var/lib/containerd'];
 /** BuildKit's, in the directory of a worker, which is named `<runtime>-<snapshotter>`. */
 const BUILDKIT_METADATA = 'containerdmeta.db';
 const CACHE_RECORDS = 'metadata_v2.db';

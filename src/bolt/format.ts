@@ -23,6 +23,7 @@ export const BUCKET_FLAG = 1;
 
 const MAGIC = 0xed0cdaed;
 const VERSION = 2;
+const TRANSACTION_AT = 48;
 const CHECKSUM_AT = 56;
 /** Every size that bbolt has been given: the host's pages, or an option. */
 export const PAGE_SIZES: readonly number[] = Array.from({ length: 8 }, (_, n) => 512 << n);
@@ -60,7 +61,23 @@ export function parseMeta(bytes: Buffer, at: number): Meta | undefined {
   const root = readPageId(view, at + 16);
   const highWater = readPageId(view, at + 40);
   if (!PAGE_SIZES.includes(pageSize) || !Number.isSafeInteger(highWater * pageSize)) return undefined;
-  return { pageSize, root, highWater, transaction: bytes.readBigUInt64LE(at + 48) };
+  return { pageSize, root, highWater, transaction: bytes.readBigUInt64LE(at + TRANSACTION_AT) };
+}
+
+/**
+ * The transaction that a meta which is not valid gives: one over which another was being written, or that was damaged elsewhere. Undefined
+ * when nothing shows that it is one, and when it is that of `later`, but for that number.
+ */
+export function invalidTransaction(bytes: Buffer, at: number, later: bigint): bigint | undefined {
+  if (
+    at + META_BYTES > bytes.length ||
+    bytes.readUInt32LE(at) !== MAGIC ||
+    bytes.readUInt32LE(at + 4) !== VERSION
+  )
+    return undefined;
+  const changed = Buffer.from(bytes.subarray(at, at + META_BYTES));
+  changed.writeBigUInt64LE(later, TRANSACTION_AT);
+  return parseMeta(changed, 0) === undefined ? bytes.readBigUInt64LE(at + TRANSACTION_AT) : undefined;
 }
 
 /** `parseMeta` of what this returns is `meta`. `freelist`: the page that has it. */
@@ -72,7 +89,7 @@ export function encodeMeta({ pageSize, root, highWater, transaction }: Meta, fre
   bytes.writeBigUInt64LE(BigInt(root), 16);
   bytes.writeBigUInt64LE(BigInt(freelist), 32);
   bytes.writeBigUInt64LE(BigInt(highWater), 40);
-  bytes.writeBigUInt64LE(transaction, 48);
+  bytes.writeBigUInt64LE(transaction, TRANSACTION_AT);
   bytes.writeBigUInt64LE(fnv1a(bytes, 0, CHECKSUM_AT), CHECKSUM_AT);
   return bytes;
 }

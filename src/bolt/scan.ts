@@ -15,6 +15,7 @@ import {
   BUCKET_BYTES,
   BUCKET_FLAG,
   ELEMENT_BYTES,
+  invalidTransaction,
   META_BYTES,
   type Meta,
   PAGE_HEADER_BYTES,
@@ -81,6 +82,11 @@ export class PageScan implements Disposable {
   end = Number.POSITIVE_INFINITY;
   /** Valid ones, the newest first. */
   readonly metas: readonly Meta[];
+  /**
+   * Whether no transaction after that of the newest meta was finished. bbolt writes the metas in turn, so a later one would have written
+   * over the one before, which has to be there: valid, or with its number.
+   */
+  readonly hasNewest: boolean;
   /** Numbers of the whole pages that were found. */
   readonly ids: number[] = [];
   readonly #file: BoltFile;
@@ -105,6 +111,17 @@ export class PageScan implements Disposable {
     });
     this.metas = metas.sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
     this.pageSize = this.metas[0]?.pageSize ?? PAGE_SIZE;
+    this.hasNewest = this.#hasNewest();
+  }
+
+  #hasNewest(): boolean {
+    const [last, before] = this.metas;
+    if (last === undefined) return false;
+    const other = Number((last.transaction + 1n) % 2n) * last.pageSize;
+    const { bytes, at } = this.#piece(other, other + PAGE_HEADER_BYTES + META_BYTES);
+    const transaction =
+      before?.transaction ?? invalidTransaction(bytes, at + PAGE_HEADER_BYTES, last.transaction + 1n);
+    return transaction === last.transaction - 1n;
   }
 
   /** Looks at every page. */

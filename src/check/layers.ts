@@ -19,7 +19,8 @@ import {
 } from '../images/documents.js';
 import { isIndexType, isManifestType } from '../images/media-types.js';
 import { chainIds } from '../images/unpack.js';
-import type { ImageRecord, SnapshotRecord } from '../model/records.js';
+import { Label } from '../model/labels.js';
+import type { ImageRecord, SnapshotRecord, StringMap } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import type { FindingKind } from './findings.js';
 import { recordsOf } from './records.js';
@@ -130,6 +131,13 @@ async function snapshotsOf(host: LayerHost, layer: Layer): Promise<UnpackedLayer
   return found;
 }
 
+/** On snapshots whose files are not in their directory, but mounted there by a lazy snapshotter, and not all of them fetched. */
+const isElsewhere = (labels: StringMap): boolean =>
+  Object.keys(labels).some((name) => name === REMOTE || name === NYDUS_BLOB || name.startsWith(OVERLAYBD));
+const REMOTE = `${Label.snapshotPrefix}remote`;
+const NYDUS_BLOB = `${Label.snapshotPrefix}nydus-blob`;
+const OVERLAYBD = `${Label.snapshotPrefix}overlaybd`;
+
 /** Of a committed snapshot whose files are in a directory. */
 export async function directoryOf(
   snapshotter: string,
@@ -137,7 +145,8 @@ export async function directoryOf(
   name: string,
 ): Promise<string | undefined> {
   try {
-    if ((await backend.stat(name)).kind !== 'committed') return undefined;
+    const { kind, labels } = await backend.stat(name);
+    if (kind !== 'committed' || isElsewhere(labels)) return undefined;
   } catch (error) {
     if (isNotFound(error) || isKind(error, 'Unknown')) return undefined;
     throw error;

@@ -285,3 +285,29 @@ test('given a whole file, when the bytes beside it are gone, then all records ar
   assert.deepEqual(records, await recordsIn(host.metadata));
   assert.deepEqual([records.length, report.gaps, report.leftOut, report.guessed], [6, [], [], []]);
 });
+
+test('given an old leaf of images whose pages are leases now, when the leases are lost, then none is called as an image', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const lease = (): Fields => ({ createdat: newTime(), content: { [ours.target.digest]: '' } });
+  const file = await host.write(
+    {
+      a: { images: { 'one:1': image(ours.target) }, leases: { kept: lease() }, content: blobs(ours.blobs) },
+      b: { images: { 'two:1': image(theirs.target) }, content: blobs(theirs.blobs) },
+    },
+    { a: { images: { 'example.com/old:1': { ...image(ours.target), labels: { long: 'x'.repeat(2000) } } } } },
+    { a: { leases: { gone: { ...lease(), labels: { long: 'x'.repeat(2000) } } } } },
+  );
+  file.alias(['v1', 'a', 'images', 'example.com/old:1'], 1, file.find(['v1', 'a', 'leases', 'gone'], 2).page);
+  file.lose(['v1', 'a', 'leases']);
+  for (const tree of [1, 2]) file.lose(['v1', 'a'], tree);
+  file.lose(['v1', 'a', 'leases'], 2);
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(
+    records.filter((record) => record.startsWith('a/leases')),
+    [],
+  );
+  assert.ok(
+    report.leftOut.some(({ key, reason }) => key === 'example.com/old:1' && /as an image/.test(reason)),
+  );
+});

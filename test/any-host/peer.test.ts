@@ -34,13 +34,25 @@ async function emptyRoot(t: TestContext): Promise<{ root: string; metadata: stri
   return { root, metadata };
 }
 
-/** Before 2.0 an image with an expiry stays as any other. */
-const withExpiries = (records: readonly PeerRecord[]): PeerRecord[] =>
-  records.map((record, n) =>
-    record.kind === 'image' && n % 2 === 0
-      ? { ...record, labels: { ...record.labels, 'containerd.io/gc.expire': '2001-02-03T04:05:06Z' } }
-      : record,
-  );
+/** Before 2.0 an image with an expiry stays as any other, and blobs and snapshots go in spite of these. */
+const withLaterLabels = (records: readonly PeerRecord[]): PeerRecord[] =>
+  records.map((record, n) => {
+    const later =
+      record.kind === 'image'
+        ? { 'containerd.io/gc.expire': '2001-02-03T04:05:06Z' }
+        : ['blob', 'snapshot'].includes(record.kind)
+          ? LATER[n % LATER.length]
+          : {};
+    return n % 2 === 0 ? { ...record, labels: { ...record.labels, ...later } } : record;
+  });
+const LATER: readonly Record<string, string>[] = [
+  { 'containerd.io/gc.root.later': 'x', 'containerd.io/gc.root/later': 'x' },
+  {},
+  { 'containerd.io/gc.bref.image': 'i1', 'containerd.io/gc.bref.container.0': 'c1' },
+  {},
+  { 'containerd.io/gc.cond.snapshot.native': 'x' },
+  {},
+];
 
 const words: Readonly<Record<string, string>> = {
   images: 'image',
@@ -70,7 +82,7 @@ test(`${roots} random roots: what a dry run leaves is what the peer leaves`, { s
   await using other = new Peer(peer.program);
   const counts = { records: 0, left: 0 };
   for (let seed = firstSeed; seed < firstSeed + roots; seed++) {
-    const records = withExpiries(randomStore(seed));
+    const records = withLaterLabels(randomStore(seed));
     const { left } = await other.collect(records, metadata);
     await using store = await ForeignStore.open(root);
     assert.deepEqual(store.parts.loaded.complaints, []);
@@ -279,7 +291,7 @@ test('given damaged files, then a root is opened with what can be read, or the p
   const { root, metadata } = await emptyRoot(t);
   await using other = new Peer(peer.program);
   await other.collect(
-    withExpiries([...randomStore(1), ...randomStore(2).filter(({ kind }) => kind === 'ingest')]),
+    withLaterLabels([...randomStore(1), ...randomStore(2).filter(({ kind }) => kind === 'ingest')]),
     metadata,
   );
   const whole = readFileSync(metadata);

@@ -12,7 +12,7 @@ import { Pages } from '../../src/any-host/salvage/pages.js';
 import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
 import { walkTree } from '../../src/any-host/salvage/walk.js';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
-import type { Meta } from '../../src/bolt/format.js';
+import { META_BYTES, PAGE_HEADER_BYTES } from '../../src/bolt/format.js';
 import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
@@ -84,6 +84,14 @@ interface History {
   readonly last: ReadonlyMap<string, Read & { pages: readonly number[] }>;
   /** Pages that no record is in. */
   readonly structure: readonly number[];
+  readonly unfinished: Unfinished;
+}
+
+/** The next commit: its pages in the file, its meta pages, and what it would have made of the records. */
+interface Unfinished {
+  readonly file: Buffer;
+  readonly metas: Buffer;
+  readonly records: ReadonlyMap<string, Read>;
 }
 
 async function historyOf(
@@ -123,14 +131,66 @@ async function historyOf(
         return [name, { ...whole.get(name)!, pages: pages.get(name)! }];
       }),
   );
-  return { root, metadata, file, before, pageSize, ever, names, fields, last, structure: [...walked.pages] };
+  const structure = [...walked.pages];
+  const unfinished = await unfinishedIn(metadata);
+  writeFileSync(metadata, file);
+  return { root, metadata, file, before, pageSize, ever, names, fields, last, structure, unfinished };
+}
+
+async function unfinishedIn(metadata: string): Promise<Unfinished> {
+  interrupt(metadata);
+  const file = readFileSync(metadata);
+  const metas = readFileSync(`${metadata}.metas`);
+  writeFileSync(metadata, Buffer.concat([metas, file.subarray(metas.length)]));
+  return { file, metas, records: await recordsIn(metadata) };
+}
+
+interface Damaged {
+  file: Buffer;
+  /** It has pages of the next commit. */
+  isUnfinished: boolean;
+  /** Nothing else is wrong with it, and what there is of the next meta page has not its number. */
+  isTold: boolean;
+}
+
+/** Before the last bytes of a meta: its transaction, and its checksum. */
+const META_NUMBER_AT = 48;
+
+/** As a kill or a power cut within the next commit leaves it: some of its pages, or all of them and a part of its meta page. */
+function interruptedBy({ file, pageSize, unfinished }: History, random: Random): Damaged {
+  const made = Buffer.from(unfinished.file);
+  if (random.int(2) === 0) {
+    // bbolt writes them in order.
+    const end = (2 + random.int(made.length / pageSize - 2)) * pageSize;
+    made.fill(0, end);
+    if (end < file.length) file.copy(made, end, end);
+    return { file: made, isUnfinished: true, isTold: true };
+  }
+  const written = 1 + random.int(META_BYTES - 1);
+  tear(made, { unfinished, pageSize }, written);
+  return { file: made, isUnfinished: true, isTold: written <= META_NUMBER_AT };
+}
+
+/** The first bytes of the meta of the next commit are there. */
+function tear(
+  file: Buffer,
+  { unfinished, pageSize }: Pick<History, 'unfinished' | 'pageSize'>,
+  bytes: number,
+): void {
+  for (const at of [0, pageSize].map((slot) => slot + PAGE_HEADER_BYTES))
+    if (!unfinished.metas.subarray(at, at + META_BYTES).equals(unfinished.file.subarray(at, at + META_BYTES)))
+      unfinished.metas.copy(file, at, at, at + bytes);
 }
 
 /** As disks, power cuts and people make them. */
-function damage({ file: whole, before, pageSize, structure }: History, random: Random): Buffer {
-  let file = Buffer.from(whole);
+function damage(history: History, random: Random): Damaged {
+  const { before, pageSize, structure } = history;
+  const isUnfinished = random.int(8) === 0;
+  const start = isUnfinished ? interruptedBy(history, random) : undefined;
+  let file = start?.file ?? Buffer.from(history.file);
   const pages = file.length / pageSize;
-  for (let n = 1 + random.int(3); n > 0; n--) {
+  const damages = isUnfinished ? random.int(3) : 1 + random.int(3);
+  for (let n = damages; n > 0; n--) {
     const count = Math.floor(file.length / pageSize);
     const at = (2 + random.int(count - 2)) * pageSize;
     switch (random.int(7)) {
@@ -170,8 +230,11 @@ function damage({ file: whole, before, pageSize, structure }: History, random: R
           file.fill(0xff, meta * pageSize, (meta + 1) * pageSize);
     }
   }
-  return file;
+  return { file, isUnfinished, isTold: start?.isTold === true && damages === 0 };
 }
+
+const linesOf = (records: ReadonlyMap<string, Read>): string[] =>
+  [...records].map(([name, { fields }]) => `${name} ${fields}`).sort();
 
 interface Outcome {
   salvaged: number;
@@ -184,6 +247,8 @@ interface Outcome {
   rebuilt: number;
   /** Removed before, and back. */
   removed: number;
+  /** Of files with pages of a commit that was not finished: as that one has them. */
+  unfinished: number;
   /** There, but its own pages have become others that are whole as well: bbolt has nothing that would show it. */
   changed: number;
   invented: string[];
@@ -203,7 +268,7 @@ const nameOf = ({ kind, namespace, key }: SalvageReport['guessed'][number]): str
   `${namespace}/${PLACES[kind]} ${key}`;
 
 async function salvageOne(history: History, seed: number, sum: Outcome, output: string): Promise<void> {
-  const file = damage(history, new Random(seed));
+  const { file, isUnfinished, isTold } = damage(history, new Random(seed));
   writeFileSync(history.metadata, file);
   // Nothing that could be read: then nothing may be whole.
   let report: SalvageReport | undefined;
@@ -223,9 +288,18 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
     file
       .subarray(page * pageSize, (page + 1) * pageSize)
       .equals(history.file.subarray(page * pageSize, (page + 1) * pageSize));
+  if (isTold) {
+    assert.deepEqual([report?.isNamed, report?.gaps, guessed], [true, [], []], `seed ${seed}`);
+    assert.deepEqual(linesOf(found), linesOf(history.last), `seed ${seed}`);
+  }
+  const next = isUnfinished ? history.unfinished.records : undefined;
   const older = new Set(guessed.map(nameOf));
   for (const [name, { fields }] of found) {
     const last = history.last.get(name);
+    if (next?.get(name)?.fields === fields && last?.fields !== fields) {
+      sum.unfinished++;
+      continue;
+    }
     if (last === undefined) sum.removed++;
     if (rebuilt.has(name) ? history.names.has(name) : history.ever.has(`${name} ${fields}`)) continue;
     // Of an older record, what another one has, or had, is that one's.
@@ -239,7 +313,11 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
   for (const [name, { fields, pages }] of history.last) {
     if (!pages.every(isWhole)) continue;
     sum.undamaged++;
-    if (found.get(name)?.fields === fields) sum.back++;
+    // What the commit removed, and its images need, is made again.
+    const read = rebuilt.has(name) ? undefined : found.get(name)?.fields;
+    const isNext = next !== undefined && read === next.get(name)?.fields;
+    const isGuess = report?.isNamed === false || older.has(name);
+    if (found.get(name)?.fields === fields || (isNext && isGuess)) sum.back++;
     else if (found.has(name)) sum.outdated++;
     else sum.lost.push(`seed ${seed}: ${name}`);
   }
@@ -312,37 +390,35 @@ test('given a tree that leads to the pages of one namespace from another one too
   );
 });
 
-/** A file within a commit, of which all pages are written, and no meta page; and one of which only those after the end are. */
-function interrupted({ metadata, file, pageSize }: History): { all: Buffer; after: Buffer; newest: Meta } {
-  interrupt(metadata);
-  using scan = new PageScan(metadata);
-  const newest = scan.metas[0]!;
-  const all = readFileSync(metadata);
-  const end = newest.highWater * pageSize;
-  assert.ok(all.subarray(end).some((byte) => byte !== 0));
-  assert.ok(!all.subarray(0, end).equals(file.subarray(0, end)));
-  return { all, after: Buffer.concat([file.subarray(0, end), all.subarray(end)]), newest };
-}
-
 test('given a commit that was killed before its meta page was written, when the file is salvaged, then the tree before it is back whole, and is current', {
   skip,
 }, async (t) => {
   const history = await historyOf(t, 3, 1024, 40);
-  const { all, after, newest } = interrupted(history);
+  const { file: whole, unfinished, structure } = history;
+  const all = unfinished.file;
+  using scan = new PageScan(history.metadata);
+  const end = scan.metas[0]!.highWater * 1024;
+  assert.ok(all.subarray(end).some((byte) => byte !== 0));
+  assert.ok(!all.subarray(0, end).equals(whole.subarray(0, end)));
+  const after = Buffer.concat([whole.subarray(0, end), all.subarray(end)]);
+  const torn = (bytes: number): Buffer => {
+    const file = Buffer.from(all);
+    tear(file, history, bytes);
+    return file;
+  };
   const output = join(await tempDir(t), 'meta.db');
   const salvaged = async (file: Buffer): Promise<SalvageReport> => {
     writeFileSync(history.metadata, file);
     rmSync(output, { force: true });
     return await salvage(history.root, output);
   };
-  for (const file of [all, after]) {
+  for (const file of [all, after, ...[17, 33, 45, META_NUMBER_AT].map(torn)]) {
     const { isNamed, gaps, guessed } = await salvaged(file);
     assert.deepEqual([isNamed, gaps, guessed], [true, [], []]);
-    const found = [...(await recordsIn(output))].map(([name, { fields }]) => `${name} ${fields}`);
-    assert.deepEqual(found.sort(), [...history.last].map(([name, { fields }]) => `${name} ${fields}`).sort());
+    assert.deepEqual(linesOf(await recordsIn(output)), linesOf(history.last));
   }
   // What fills a gap is not of it either.
-  for (const page of history.structure.slice(0, 8)) {
+  for (const page of structure.slice(0, 8)) {
     const file = Buffer.from(after).fill(0, page * 1024, (page + 1) * 1024);
     const rebuilt = new Set(
       (await salvaged(file)).guessed.filter((one) => one.origin === 'rebuilt').map(nameOf),
@@ -350,10 +426,17 @@ test('given a commit that was killed before its meta page was written, when the 
     for (const [name, { fields }] of await recordsIn(output))
       assert.ok(rebuilt.has(name) || history.ever.has(`${name} ${fields}`), `without page ${page}: ${name}`);
   }
-  // With one meta page damaged it may have been finished.
-  const slot = Number((newest.transaction + 1n) % 2n) * 1024;
-  const { isNamed, records } = await salvaged(Buffer.from(all).fill(0xff, slot, slot + 1024));
-  assert.ok(!isNamed && records.every(({ current }) => current === 0));
+  // With its number in the meta page it may have been finished; and if all is right but for the number, it was.
+  const slot = Number((scan.metas[0]!.transaction + 1n) % 2n) * 1024;
+  const renumbered = torn(META_BYTES);
+  renumbered.writeBigUInt64LE(scan.metas[0]!.transaction - 1n, slot + PAGE_HEADER_BYTES + META_NUMBER_AT);
+  for (const file of [torn(META_NUMBER_AT + 8), Buffer.from(all).fill(0xff, slot, slot + 1024), renumbered]) {
+    const { isNamed, records, guessed } = await salvaged(file);
+    assert.ok(!isNamed && records.every(({ current }) => current === 0));
+    const rebuilt = new Set(guessed.filter((one) => one.origin === 'rebuilt').map(nameOf));
+    const read = [...(await recordsIn(output))].filter(([name]) => !rebuilt.has(name));
+    assert.deepEqual(linesOf(new Map(read)), linesOf(unfinished.records));
+  }
 });
 
 test(`given ${salvages} damaged files, when they are salvaged, then what is whole is back, and nothing is invented`, {
@@ -371,6 +454,7 @@ test(`given ${salvages} damaged files, when they are salvaged, then what is whol
     older: 0,
     rebuilt: 0,
     removed: 0,
+    unfinished: 0,
     changed: 0,
     invented: [],
     lost: [],

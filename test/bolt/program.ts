@@ -54,7 +54,10 @@ export function makeImages(dir: string, pageSize: number, commits: number, seed:
   if (status !== 0) throw new Error(stderr);
 }
 
-/** Writes the pages of another transaction, and not its meta page: as a kill within a commit leaves a file of containerd's. */
+/**
+ * Writes the pages of another transaction, and not its meta page: as a kill within a commit leaves a file of containerd's. Both meta pages,
+ * as they would be, are then in `<path>.metas`.
+ */
 export function interrupt(path: string): void {
   const { status, stderr } = spawnSync(program(), ['interrupt', path], { encoding: 'utf8' });
   if (status !== 0) throw new Error(stderr);

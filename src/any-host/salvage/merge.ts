@@ -224,6 +224,10 @@ export class Merge {
       this.#leaveOut(record, 'its fields belong to another record as well');
       return;
     }
+    if (origin === 'older' && kind === 'lease' && isImageName(key)) {
+      this.#leaveOut(record, 'it is called as an image is');
+      return;
+    }
     if (origin === 'older' && kind !== undefined && this.#mayBeAnothers(kind, record)) {
       this.#leaveOut(
         record,
@@ -355,6 +359,9 @@ export class Merge {
     return names;
   }
 }
+
+/** A path with a tag or a digest. The ids of containers and sandboxes cannot be such, and those of leases are not. */
+const isImageName = (key: string): boolean => /\/[^/]*[:@][^/]+$/.test(key);
 
 const isSame = (a: FoundRecord, b: FoundRecord): boolean =>
   a.key === b.key && pathKey(a.path) === pathKey(b.path);

@@ -18,15 +18,14 @@ export interface Trees {
 /** Reads the pages that no tree leads to only where the newest one is not whole. */
 export function* findTrees(pages: Pages): Steps<Trees> {
   const { metas } = pages.scan;
-  const [last, before] = metas;
+  const [last] = metas;
   const known: KnownLeaves = new Map();
   let newest = last && (yield* walkTree(pages, last.root, [], known));
-  // Of two transactions that follow one another no meta page is lost.
-  const isNewest = last !== undefined && last.transaction - 1n === before?.transaction;
+  const isNewest = pages.scan.hasNewest;
   // A tree that is older than the rest of the file has pages that were given out again.
   const isStale = !isNewest || newest?.gaps.some(({ reason }) => reason === 'other') !== false;
   // Otherwise what is after its end was written by a commit that did not finish. In free pages that cannot be told from what is older.
-  if (!isStale) pages.scan.end = last.highWater;
+  if (!isStale && last !== undefined) pages.scan.end = last.highWater;
   if (newest?.gaps.length === 0 && isNewest) return { first: newest, older: [], isNamed: true };
   yield* pages.findAll();
   // Pages that stand in another's place are known now.
