@@ -57,7 +57,7 @@ export async function findOrphans(
   ];
   const horizon = root.readAt - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
-  const depths = depthsIn(root, orphans);
+  const depths = await depthsIn(root, orphans, signal);
   const depthOf = (one: Orphan): number => depths.get(one) ?? 0;
   orphans.sort((a, b) => b.bytes - a.bytes || depthOf(b) - depthOf(a) || (a.name < b.name ? -1 : 1));
   const bytes = orphans.reduce((sum, one) => sum + one.bytes, 0);
@@ -65,10 +65,17 @@ export async function findOrphans(
 }
 
 /** How many snapshots a lost one is on: those on it have to be removed before. */
-function depthsIn({ loaded: { engine } }: ForeignRoot, orphans: readonly Orphan[]): Map<Orphan, number> {
+async function depthsIn(
+  { loaded: { engine } }: ForeignRoot,
+  orphans: readonly Orphan[],
+  signal: AbortSignal | undefined,
+): Promise<Map<Orphan, number>> {
+  const turn = new Turn();
   const depths = new Map<Orphan, number>();
   for (const orphan of orphans) {
     if (orphan.kind !== 'snapshot' || orphan.reason !== 'no bytes') continue;
+    await turn.next();
+    throwIfAborted(signal);
     const [snapshotter, name] = splitName(orphan.name);
     let depth = 0;
     for (let at = name; at !== '' && depth < DEPTH_MAX; depth++) {
@@ -81,6 +88,7 @@ function depthsIn({ loaded: { engine } }: ForeignRoot, orphans: readonly Orphan[
   }
   return depths;
 }
+
 /** No snapshotter mounts more layers. */
 const DEPTH_MAX = 1000;
 
