@@ -192,16 +192,24 @@ test('given a full disk, when a store is compacted, then that is Unavailable and
   await engine.update((tx) => {
     tx.put(key('namespaces', 'test'), {});
     for (let n = 0; n < KEPT; n++) tx.put(key('images', 'test', `image-${n}`), imageOf(n));
-    for (let n = 0; n < 300; n++) tx.put(key('foreign', 'test', 'x', String(n)), 'x'.repeat(10_000));
+    for (let n = 0; n < 1200; n++) tx.put(key('foreign', 'test', 'x', String(n)), 'x'.repeat(10_000));
   });
   await engine.close();
   const before = statSync(dataFile(root)).size;
+  const room = join(disk.path, 'room');
+  writeFileSync(room, Buffer.alloc(10 * MiB));
   disk.fill();
-  const error = await failsWith(compactStore(root), 'Unavailable', /no space left/i);
-  assert.match((error as { remedy?: string }).remedy ?? '', /free disk space/);
-  // A close on a full disk keeps the reserve in the file.
-  assert.ok(statSync(dataFile(root)).size >= before);
-  assert.equal(existsSync(`${dataFile(root)}.new`), false);
+  const fails = async (): Promise<void> => {
+    const error = await failsWith(compactStore(root), 'Unavailable', /no space left/i);
+    assert.match((error as { remedy?: string }).remedy ?? '', /free disk space/);
+    // A close on a full disk keeps the reserve in the file.
+    assert.ok(statSync(dataFile(root)).size >= before);
+    assert.equal(existsSync(`${dataFile(root)}.new`), false);
+  };
+  await fails();
+  // There is room for the beginning of the new file.
+  rmSync(room);
+  await fails();
   disk.free();
   await assertWhole(root);
 });

@@ -18,6 +18,7 @@ import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles, syncDirectory } from './disk/files.js';
+import { writeError } from './disk/write-error.js';
 import { openLmdbEngine } from './engine.js';
 import { type Databases, openDatabases, type RawRow, rawRows, rawTables } from './tree/databases.js';
 import { syncFile } from './tree-copy.js';
@@ -74,7 +75,9 @@ async function writeDraft(path: string, draft: string): Promise<void> {
     const copy = await openDatabases(draft, false);
     const file = new DataFile(draft, false);
     try {
-      await copyRows(old, copy, file);
+      await copyRows(old, copy, file).catch((cause) => {
+        throw writeError(draft, cause);
+      });
       compare(old, copy, path);
       // The next owner may find the disk full.
       file.keepReserve();
