@@ -4,11 +4,13 @@
  * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
  * are gone. Live marks: the first run that counts them, runs of which nothing has changed, and runs after one image was
  * deleted; commits of an image each, in a graph without them and in one with them, alternately; and saved with the graph, loaded,
- * and the first run after that. `--nodes 1000000` for one size only, `--rounds 5`.
+ * and the first run after that. `--nodes 1000000` for one size only, `--rounds 5`, `--core native` for one
+ * carrier (a hundred million nodes are too many for WebAssembly's memory).
  */
 import { parseArgs } from 'node:util';
 import { EdgeKind, NodeFlag } from '../src/engine/contract.js';
 import { type GraphCore, GraphOp } from '../src/engine/graph.js';
+import { present } from '../src/errors.js';
 import { type CoreKind, coreKinds, createGraph } from '../src/graph/carriers.js';
 import { describeMachine } from './machine.js';
 import { median } from './statistics.js';
@@ -81,41 +83,49 @@ const steps = [
 type Costs = Record<(typeof steps)[number], number[]>;
 
 async function measure(nodes: number, rounds: number): Promise<void> {
-  const kinds = coreKinds.map((kind) => ({ kind, graph: createGraph(kind) }));
-  const costs = {} as Record<CoreKind, Costs>;
+  const kinds = chosen.map((kind) => ({ kind, graph: createGraph(kind) }));
+  const costs = {} as Partial<Record<CoreKind, Costs>>;
   let marked: number | undefined;
   const unmarked = {} as Record<CoreKind, Buffer>;
   for (const { kind, graph } of kinds) {
-    costs[kind] = Object.fromEntries(steps.map((step) => [step, [] as number[]])) as Costs;
-    costs[kind].fill.push((await cost(() => fill(graph, nodes))).ms);
+    const own = Object.fromEntries(steps.map((step) => [step, [] as number[]])) as Costs;
+    costs[kind] = own;
+    own.fill.push((await cost(() => fill(graph, nodes))).ms);
     // The first marks compile the code.
     for (let i = 0; i < 2; i++) {
       await graph.mark(0n);
       graph.endRun();
     }
     const save = await cost(() => graph.save());
-    costs[kind].save.push(save.ms);
+    own.save.push(save.ms);
     unmarked[kind] = save.result;
   }
   for (let round = 0; round < rounds; round++) {
     for (const { kind, graph } of kinds) {
+      const own = present(costs[kind], 'the costs of a carrier');
       for (let i = 0; i <= MARKS; i++) {
         const { ms, result } = await cost(() => graph.mark(0n));
         marked ??= result.marked;
         if (marked !== result.marked) throw new Error('the carriers differ');
         graph.endRun();
-        costs[kind][i === 0 ? 'first mark' : 'mark'].push(ms);
+        own[i === 0 ? 'first mark' : 'mark'].push(ms);
       }
-      costs[kind].load.push((await cost(() => graph.load(unmarked[kind]))).ms);
-      await measureLive(graph, nodes, costs[kind]);
-      await measureSaved(graph, costs[kind]);
+      own.load.push((await cost(() => graph.load(unmarked[kind]))).ms);
+      await measureLive(graph, nodes, own);
+      await measureSaved(graph, own);
     }
   }
   for (const step of steps) {
-    const [native, wasm] = [median(costs.native[step]), median(costs.wasm[step])];
-    const row = [nodes, step, native.toPrecision(3), wasm.toPrecision(3), (native / wasm).toFixed(2)];
+    const [native = '–', wasm = '–'] = coreKinds.map((kind) => figure(costs[kind]?.[step]));
+    const row = [nodes, step, native, wasm, figure([Number(native) / Number(wasm)])];
     console.log(`| ${row.join(' | ')} |`);
   }
+}
+
+/** Of what was measured. */
+function figure(samples: readonly number[] | undefined): string {
+  const value = samples === undefined ? Number.NaN : median(samples);
+  return Number.isNaN(value) ? '–' : value.toPrecision(3);
 }
 
 /** Runs of each kind that are measured together: one alone is too short for the clock. */
@@ -205,8 +215,13 @@ function comeAndGo(first: number): [Uint32Array, Uint32Array] {
 }
 
 const { values } = parseArgs({
-  options: { nodes: { type: 'string' }, rounds: { type: 'string', default: '5' } },
+  options: {
+    nodes: { type: 'string' },
+    rounds: { type: 'string', default: '5' },
+    core: { type: 'string' },
+  },
 });
+const chosen = coreKinds.filter((kind) => values.core === undefined || kind === values.core);
 const sizes = values.nodes === undefined ? [100_000, 1_000_000, 10_000_000] : [Number(values.nodes)];
 const { cpu, node, date } = describeMachine('/');
 console.log(`${cpu}; Node ${node}; ${date}\n`);

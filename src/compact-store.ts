@@ -10,7 +10,7 @@ import { layout } from './system/root-layout.js';
 export type { Compaction } from './engine/lmdb/compact.js';
 
 /**
- * Rewrites the file of the records without its free pages, and frees their space. Needs space for the new
+ * Rewrites the file of the records without its free pages and with full ones, and frees their space. Needs space for the new
  * file beside the old one. Unavailable: the store is in use, or there is no such space; nothing is changed
  * then. NotFound: no store.
  */

@@ -94,15 +94,6 @@ export async function orAbsent<T>(work: Promise<T>): Promise<T | null> {
   }
 }
 
-/** EEXIST is success. */
-export async function orPresent(work: Promise<unknown>): Promise<void> {
-  try {
-    await work;
-  } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw error;
-  }
-}
-
 /**
  * Runs `fn` over the items, at most `limit` at once. After an error no further ones are started, and those
  * under way are awaited before the first error is thrown.

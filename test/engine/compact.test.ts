@@ -1,6 +1,7 @@
 /** Compaction: the file of the records gives its free pages back, and is at every moment one that opens with all of them. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { cpSync, existsSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -8,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { compactStore } from '../../src/compact-store.js';
 import type { Engine } from '../../src/engine/contract.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { openDatabases } from '../../src/engine/lmdb/tree/databases.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import { createGraph } from '../../src/graph/carriers.js';
@@ -88,6 +90,44 @@ test('given 148 records in a file of 73 MB, when compacted, then the file is sma
   assert.equal(engine.get(key('raw', 'new')), 'value');
 });
 
+test('given records that came in no order, when compacted, then the pages of the index are full', async (t) => {
+  const root = join(await tempDir(t), 'store');
+  const engine = await open(root);
+  const keys = Array.from({ length: 6000 }, (_, n) =>
+    key('blobs', 'test', `sha256:${createHash('sha256').update(String(n)).digest('hex')}`),
+  );
+  for (let n = 0; n < keys.length; n += 200) {
+    await engine.update((tx) => {
+      for (const k of keys.slice(n, n + 200)) tx.put(k, { size: 1 });
+    });
+    await engine.flush();
+  }
+  await engine.close();
+  const before = await fillOf(root);
+  await compactStore(root);
+  const after = await fillOf(root);
+  assert.ok(before < 0.8 && after > 0.9, `${before} before, ${after} after`);
+  await using again = await open(root);
+  assert.deepEqual(
+    [...again.scan(key('blobs'))].map(([k]) => k),
+    keys.sort(),
+  );
+  assert.deepEqual(again.verifyGraph(), []);
+});
+
+/** How full the pages of the index of digests are. */
+async function fillOf(root: string): Promise<number> {
+  const { env, digests } = await openDatabases(dataFile(root), true);
+  const { entryCount, treeLeafPageCount, pageSize } = env
+    .openDB({ name: 'digests', keyEncoding: 'binary' })
+    .getStats() as Record<string, number>;
+  const row = digests.range(Buffer.alloc(0), false, undefined, 1)[0]!;
+  // With its head and its place in the page.
+  const bytes = 10 + row[0].length + row[1].length;
+  await env.close();
+  return (entryCount! * (bytes + (bytes % 2))) / (treeLeafPageCount! * (pageSize! - 16));
+}
+
 test('given a compaction, when it is killed before any of its steps, then the store opens with all it had, and what is left goes', async (t) => {
   const dir = realpathSync(await tempDir(t));
   const built = buildFaults(dir);
@@ -152,16 +192,24 @@ test('given a full disk, when a store is compacted, then that is Unavailable and
   await engine.update((tx) => {
     tx.put(key('namespaces', 'test'), {});
     for (let n = 0; n < KEPT; n++) tx.put(key('images', 'test', `image-${n}`), imageOf(n));
-    for (let n = 0; n < 300; n++) tx.put(key('foreign', 'test', 'x', String(n)), 'x'.repeat(10_000));
+    for (let n = 0; n < 1200; n++) tx.put(key('foreign', 'test', 'x', String(n)), 'x'.repeat(10_000));
   });
   await engine.close();
   const before = statSync(dataFile(root)).size;
+  const room = join(disk.path, 'room');
+  writeFileSync(room, Buffer.alloc(10 * MiB));
   disk.fill();
-  const error = await failsWith(compactStore(root), 'Unavailable', /no space left/i);
-  assert.match((error as { remedy?: string }).remedy ?? '', /free disk space/);
-  // A close on a full disk keeps the reserve in the file.
-  assert.ok(statSync(dataFile(root)).size >= before);
-  assert.equal(existsSync(`${dataFile(root)}.new`), false);
+  const fails = async (): Promise<void> => {
+    const error = await failsWith(compactStore(root), 'Unavailable', /no space left/i);
+    assert.match((error as { remedy?: string }).remedy ?? '', /free disk space/);
+    // A close on a full disk keeps the reserve in the file.
+    assert.ok(statSync(dataFile(root)).size >= before);
+    assert.equal(existsSync(`${dataFile(root)}.new`), false);
+  };
+  await fails();
+  // There is room for the beginning of the new file.
+  rmSync(room);
+  await fails();
   disk.free();
   await assertWhole(root);
 });

@@ -1,15 +1,18 @@
 /** Rows of the tree whose records have just been removed: a walk passes over them without reading their nodes, or leaves them out. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { openDatabases } from '../../src/engine/lmdb/tree/databases.js';
 import { rowsWithin } from '../../src/engine/lmdb/tree/key-index.js';
-import { blobKey, namespaceKey } from '../../src/engine/schema/keys.js';
+import { Table } from '../../src/engine/lmdb/tree/table.js';
+import { blobKey, key, namespaceKey } from '../../src/engine/schema/keys.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import { namespaces } from '../../src/gc/sweep/sweep.js';
 import { createGraph } from '../../src/graph/carriers.js';
 import { digestFor } from '../../src/synth/picks.js';
+import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 
 const BLOBS = 2000;
@@ -44,6 +47,122 @@ test('given a tree of blobs that are gone, when it is walked, then no node is re
   assert.equal(reads, 0);
   assert.ok(ranges < 20, `${ranges} ranges`);
 });
+
+test('given records that were removed a moment ago, when the first that is left is asked for again, then none of them is passed over', async (t) => {
+  const dir = await tempDir(t);
+  const filled = await open(dir);
+  await filled.update((tx) => {
+    for (const blob of blobs) tx.put(blob, { size: 1 });
+  });
+  await filled.close();
+  const engine = await open(dir);
+  t.after(() => engine.close());
+  withoutTree(engine);
+  const sorted = blobs.toSorted();
+  const first = (prefix: string): string | undefined => [...engine.scan(prefix, { limit: 1 })][0]?.[0];
+  const rowsRead = countRows(t);
+  const removed = async (from: number, to: number): Promise<void> => {
+    await engine.update((tx) => sorted.slice(from, to).forEach((blob) => void tx.delete(blob)));
+  };
+  await removed(0, 1000);
+  assert.equal(first('blobs'), sorted[1000]);
+  assert.ok(rowsRead() > 1000);
+  for (const prefix of ['blobs', key('blobs', 'ns')]) assert.equal(first(prefix), sorted[1000]);
+  assert.equal(
+    engine.storage.range(key('blobs', 'ns'), sorted[500], 1, () => 0).entries[0]?.[0],
+    sorted[1000],
+  );
+  await removed(1000, 1100);
+  assert.equal(first('blobs'), sorted[1100]);
+  assert.ok(rowsRead() < 800);
+  await removed(1100, BLOBS);
+  assert.equal(first('blobs'), undefined);
+  assert.ok(rowsRead() > 800);
+  for (const prefix of ['blobs', key('blobs', 'ns')]) assert.equal(first(prefix), undefined);
+  assert.ok(rowsRead() < 8);
+  // One that is made again.
+  await engine.update((tx) => tx.put(sorted[7]!, { size: 2 }));
+  assert.equal(first('blobs'), sorted[7]);
+});
+
+test('given removals that are lost, when their records are asked for, then they are there', async (t) => {
+  const dir = await tempDir(t);
+  const filled = await open(dir);
+  await filled.update((tx) => {
+    for (const blob of blobs) tx.put(blob, { size: 1 });
+  });
+  await filled.close();
+  const engine = await open(dir);
+  t.after(() => engine.close());
+  const storage = withoutTree(engine);
+  let fail = (_: Error): void => undefined;
+  const appended = new Promise<void>((_, reject) => {
+    fail = reject;
+  });
+  storage.append = () => appended;
+  await engine.update((tx) => blobs.forEach((blob) => void tx.delete(blob)), { durability: 'visible' });
+  assert.deepEqual([...engine.scan('blobs')], []);
+  fail(new Error('no room'));
+  await assert.rejects(engine.flush());
+  assert.equal([...engine.scan('blobs')].length, BLOBS);
+});
+
+test('given records that come and go, also in the tree, when walks begin anywhere, then they find what is there', async (t) => {
+  const engine = await open(await tempDir(t));
+  t.after(() => engine.close());
+  const storage = engine.storage as LmdbStorage;
+  const random = new Random(5);
+  const sorted = blobs.slice(0, 600).toSorted();
+  const there = new Set<string>();
+  for (let round = 0; round < 80; round++) {
+    const [from, size, isRemoval] = [random.int(600), 1 + random.int(300), random.int(3) > 0];
+    await engine.update(
+      (tx) => {
+        for (const blob of sorted.slice(from, from + size)) {
+          if (isRemoval) tx.delete(blob);
+          else tx.put(blob, { size: round });
+        }
+      },
+      { durability: 'visible' },
+    );
+    for (const blob of sorted.slice(from, from + size)) isRemoval ? there.delete(blob) : there.add(blob);
+    if (round % 9 === 0) await storage.drain();
+    for (let n = 0; n < 6; n++) {
+      const after = sorted[random.int(600)]!;
+      const expected = sorted.filter((blob) => blob > after && there.has(blob)).slice(0, 3);
+      const found = [...engine.scan(key('blobs', 'ns'), { after, limit: 3 })];
+      assert.deepEqual(
+        found.map(([blob]) => blob),
+        expected,
+        `round ${round}`,
+      );
+    }
+    assert.equal([...engine.scan('blobs')].length, there.size);
+  }
+});
+
+/** What is committed from now on stays in memory. */
+function withoutTree({ storage }: { storage: unknown }): LmdbStorage {
+  assert.ok(storage instanceof LmdbStorage);
+  storage.flusher.push = () => undefined;
+  return storage;
+}
+
+/** Counts the rows that tables return; each call begins again. */
+function countRows(t: TestContext): () => number {
+  let rows = 0;
+  const { range } = Table.prototype;
+  t.mock.method(Table.prototype, 'range', function (this: Table, ...bounds: Parameters<typeof range>) {
+    const found = range.apply(this, bounds);
+    rows += found.length;
+    return found;
+  });
+  return () => {
+    const count = rows;
+    rows = 0;
+    return count;
+  };
+}
 
 test('given blobs that were removed a moment ago, when a sweep asks for namespaces, then no blob is walked over', async (t) => {
   const engine = await open(await tempDir(t));

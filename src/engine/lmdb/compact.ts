@@ -1,9 +1,10 @@
 /**
- * Writes the file of a closed store again, without its free pages, and gives them back to the disk. LMDB uses free pages
- * again but never ends a file earlier. Called by embedders and the command; the store must not be open.
+ * Writes the file of a closed store again, without its free pages and with full ones, and gives the rest back to the disk. LMDB
+ * uses free pages again but never ends a file earlier, and the pages of an index that grew in no order are two thirds full.
+ * Called by embedders and the command; the store must not be open.
  *
  *   1  the store is opened, which brings the log into the tree, and closed with a new checkpoint; its lock stays
- *   2  a draft beside the file gets all pages in use, is compared with it, and goes to disk
+ *   2  a draft beside the file gets all rows in their order, is compared with it, and goes to disk
  *   3  the draft takes the file's name, and the directory goes to disk
  *
  * Durability: a crash before 3 leaves the old file, after it the new one. Both have the same rows, the state that says how
@@ -12,13 +13,15 @@
  */
 import { renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
-import { DataFile, draftPath, fileError, lmdbLockPath, syncDirectory } from './disk/files.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles, syncDirectory } from './disk/files.js';
+import { writeError } from './disk/write-error.js';
 import { openLmdbEngine } from './engine.js';
-import { type Databases, openDatabases, rawRows } from './tree/databases.js';
-import { copyPages, syncFile } from './tree-copy.js';
+import { type Databases, openDatabases, type RawRow, rawRows, rawTables } from './tree/databases.js';
+import { syncFile } from './tree-copy.js';
 
 /** The unit of `st_blocks`, on every file system. */
 const BLOCK_BYTES = 512;
@@ -67,21 +70,49 @@ async function compactFile(path: string): Promise<Compaction> {
 async function writeDraft(path: string, draft: string): Promise<void> {
   const old = await openDatabases(path, true);
   try {
-    await copyPages(old.env, draft);
-    const copy = await openDatabases(draft, true);
+    rmSync(draft, { force: true });
+    prepareFiles(draft);
+    const copy = await openDatabases(draft, false);
+    const file = new DataFile(draft, false);
     try {
+      await copyRows(old, copy, file).catch((cause) => {
+        throw writeError(draft, cause);
+      });
       compare(old, copy, path);
+      // The next owner may find the disk full.
+      file.keepReserve();
     } finally {
       await copy.env.close();
+      file.close();
     }
   } finally {
     await old.env.close();
   }
-  const file = new DataFile(draft, false);
-  // The next owner may find the disk full.
-  file.keepReserve();
-  file.close();
   syncFile(draft);
+}
+
+/** Of the rows of one transaction, about; and what a key and a place in a page take. */
+const COPIED_BYTES = 4 * 1024 * 1024;
+const ROW_BYTES = 64;
+
+/** A row that comes after all others of its table is put behind them, so the pages before it stay as full as they are. */
+async function copyRows(old: Databases, copy: Databases, file: DataFile): Promise<void> {
+  const tables = rawTables(copy);
+  const rows = rawRows(old);
+  let next = rows.next();
+  const putSome = (): void => {
+    for (let left = COPIED_BYTES; !next.done && left > 0; next = rows.next()) {
+      const { database, key, value } = next.value;
+      void tables[database].put(key, value);
+      left -= value.length + ROW_BYTES;
+    }
+  };
+  while (!next.done) {
+    // The rows, and as much again for pages that change.
+    file.keepCushion(2 * COPIED_BYTES);
+    copy.env.transactionSync(putSome);
+    await setImmediate();
+  }
 }
 
 /** The old file goes only if the new one has each of its rows. */
@@ -95,9 +126,7 @@ function compare(old: Databases, copy: Databases, path: string): void {
   if (left !== undefined) throw differs(path, left.database);
 }
 
-type Row = NonNullable<ReturnType<ReturnType<typeof rawRows>['next']>['value']>;
-
-function isSame(a: Row, b: Row): boolean {
+function isSame(a: RawRow, b: RawRow): boolean {
   if (a.database !== b.database || Buffer.compare(a.value, b.value) !== 0) return false;
   return a.key instanceof Uint8Array && b.key instanceof Uint8Array
     ? Buffer.compare(a.key, b.key) === 0

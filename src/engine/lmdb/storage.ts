@@ -29,6 +29,7 @@ import { NodeOfTree, nodeParts, readEntry } from './codec/node-codec.js';
 import type { DataFile } from './disk/files.js';
 import type { Flushed } from './flush/flush.js';
 import { Flusher, type FlusherHost } from './flush/flusher.js';
+import { GoneStretches } from './gone-stretches.js';
 import { Links } from './links.js';
 import type { TableCommit } from './memtable.js';
 import { Memtables } from './memtables.js';
@@ -64,6 +65,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   readonly #file: DataFile;
   readonly #tables = new Memtables();
   readonly #links: Links;
+  readonly #gone = new GoneStretches((id) => this.#tables.keyOf(id) === null);
   readonly #cache: RecordCache;
   #listener: StorageListener | undefined;
   #records: number;
@@ -145,8 +147,6 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return known !== undefined && known !== key;
   };
 
-  readonly #isGoneNode = (id: number): boolean => this.#tables.keyOf(id) === null;
-
   has(key: Key): boolean {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known?.bytes !== undefined;
@@ -194,12 +194,13 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     read: ReadValue<T>,
     bytesMax: number,
   ): RecordRange<T> {
-    const start = below(prefix);
-    const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
+    const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, below(prefix), encodeKey);
     const entries: [Key, T][] = [];
     let left = bytesMax;
     // Nodes without a record are passed over.
-    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS), this.#isGoneNode)) {
+    const walk = this.#gone.walk(bounds);
+    for (const row of rowsWithin(this.#dbs, walk.bounds, Math.min(limit, CHUNK_ROWS), walk.isGone)) {
+      walk.reached(row.key);
       if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
@@ -208,6 +209,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
       entries.push([row.key, read(row.key, row.bytes, from, row.end)]);
       if (entries.length >= limit || left <= 0) return { entries, more: true };
     }
+    walk.reached(undefined);
     return { entries, more: false };
   }
 
@@ -388,6 +390,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#dbs.env.resetReadTxn();
     this.#tables.flushed(revision);
     this.#links.flushed();
+    this.#gone.forget();
     this.#log?.flushed(revision);
     this.onFlushed(journalBytes);
   }
@@ -396,6 +399,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.lostCount++;
     this.#lastNode = undefined;
     this.#links.reverted();
+    this.#gone.forget();
     this.#tables.lost();
     this.#records = this.#stored.records;
     this.#listener?.lost();

@@ -1,6 +1,6 @@
 /**
  * Copies of the tree: one of an open store at one moment, beside its writers, and one that is opened again to be read. Used
- * by backups and, for the file alone, by compact.ts. The thread that owns the store calls.
+ * by backups. The thread that owns the store calls.
  *
  * LMDB copies the pages of one of its own snapshots, on a thread of the pool, and leaves free pages out. Which snapshot that
  * is cannot be said: the flusher goes on meanwhile. So the batches that the log takes from before the copy until after it are
@@ -27,7 +27,7 @@ import { batchRevision } from './wal/format.js';
 const TAIL_BYTES_MAX = 256 * 1024 * 1024;
 
 /** The newest snapshot of an environment as a new file, without free pages. What a failure leaves is removed. */
-export async function copyPages(env: RootDatabase, target: string): Promise<void> {
+async function copyPages(env: RootDatabase, target: string): Promise<void> {
   try {
     rmSync(target, { force: true });
     await env.backup(target, true);

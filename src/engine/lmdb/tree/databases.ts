@@ -96,14 +96,31 @@ export function setLayout({ meta }: Databases): void {
   void meta.put('format', Buffer.from(`${FORMAT} ${LAYOUT}`));
 }
 
-/** All rows of an open store, as they are in the file. */
-export function* rawRows({ env }: Databases): Generator<{ database: string; key: unknown; value: Bytes }> {
+/** A row as it is in the file. */
+export interface RawRow {
+  readonly database: (typeof NAMES)[number];
+  readonly key: Uint8Array | number | string;
+  readonly value: Bytes;
+}
+
+/** All rows of an open store. Of each, key and value are good until the next. */
+export function* rawRows(dbs: Databases): Generator<RawRow> {
+  const tables = rawTables(dbs);
   for (const database of NAMES) {
-    const keyEncoding = database === 'nodes' ? 'uint32' : database === 'meta' ? 'ordered-binary' : 'binary';
-    const rows = env.openDB<Bytes, Bytes>(database, { keyEncoding, encoding: 'binary' }).getRange({});
-    for (const { key, value } of rows) yield { database, key, value };
+    for (const { key, value } of tables[database].getRange({})) yield { database, key, value };
   }
 }
+
+/** What takes the rows of each database. */
+export function rawTables({ env }: Databases): Record<RawRow['database'], Database<Bytes, RawRow['key']>> {
+  const table = (database: RawRow['database']): Database<Bytes, RawRow['key']> => {
+    const keyEncoding = database === 'nodes' ? 'uint32' : database === 'meta' ? 'ordered-binary' : 'binary';
+    return env.openDB<Bytes, RawRow['key']>(database, { keyEncoding, encoding: 'binary' });
+  };
+  const tables = NAMES.map((database) => [database, table(database)] as const);
+  return Object.fromEntries(tables) as Record<RawRow['database'], Database<Bytes, RawRow['key']>>;
+}
+
 const NAMES = [
   'keys',
   'digests',

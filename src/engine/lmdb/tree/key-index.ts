@@ -159,7 +159,7 @@ interface NodeRow extends KeyRow {
   readonly keyEnd: number;
 }
 
-interface Bounds {
+export interface Bounds {
   readonly lower: Buffer;
   readonly exclusive: boolean;
   readonly upper: Buffer | undefined;
