@@ -153,7 +153,10 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     return this.#embedded.revision;
   }
   get wasSetBack(): boolean {
-    return this.#mirror.wasSetBack;
+    return this.#mirror.state.isDoubtful;
+  }
+  setBackNoted(): Promise<void> {
+    return this.#mirror.state.trust();
   }
   /** Revision of etcd up to which the mirror holds everything. */
   get etcdRevision(): number {
