@@ -190,9 +190,9 @@ Napi::Value leadsToCall(Info info) {
         type != napi_biguint64_array || length != 2) {
       throw Errno{EINVAL};
     }
-    // Not statx, which filters of system calls may refuse that are older than it.
+    // Not statx, which filters of system calls may refuse that are older than it; glibc has the function since 2.33 only.
     struct stat found {};
-    check(fstatat(directory < 0 ? AT_FDCWD : directory, path.c_str(), &found, 0));
+    check(static_cast<int>(syscall(SYS_newfstatat, directory < 0 ? AT_FDCWD : directory, path.c_str(), &found, 0)));
     const auto* identity = static_cast<const uint64_t*>(data);
     const bool isSame = found.st_dev == identity[0] && found.st_ino == identity[1];
     return Napi::Value(Napi::Number::New(info.Env(), isSame ? 0 : -1));
