@@ -83,7 +83,7 @@ export interface OpenOptions extends DBOptions {
    * mirror.
    */
   etcd?: EtcdConfig;
-  /** Built-in snapshotters to open; default both. */
+  /** Built-in snapshotters to open; default both, or `native` on a new file system on which overlays cannot work. */
   snapshotters?: readonly SnapshotterName[];
   /** Carrier of the graph core; default: the addon, or WebAssembly if that does not load. */
   core?: 'native' | 'wasm';

@@ -9,6 +9,7 @@ import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
 import { MountPoints } from './backends/mount-points.js';
+import { NoEntryTypes } from './backends/snapshotters/entry-types.js';
 import { openNative } from './backends/snapshotters/native.js';
 import { openOverlayfs } from './backends/snapshotters/overlayfs.js';
 import { SharedGuards, sharesDirectories } from './cluster.js';
@@ -164,14 +165,21 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     // In parallel, since each waits for the disk; after the engine, whose lock shows that the root is ours.
     const opening = snapshottersOf(root, options).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
-      const backend = await open(layout.snapshotter(root, name), { jobs: pool, log, readOnly });
-      cleanup.push(() => backend.close());
-      return [name, backend] as const;
+      try {
+        const backend = await open(layout.snapshotter(root, name), { jobs: pool, log, readOnly });
+        cleanup.push(() => backend.close());
+        return [[name, backend] as const];
+      } catch (error) {
+        // Nobody has asked for it by name, and it has no snapshots.
+        if (options.snapshotters !== undefined || !(error instanceof NoEntryTypes)) throw error;
+        log('info', `without the ${name} snapshotter: ${error.message}`);
+        return [];
+      }
     });
     const contentOpening = openContent(layout.content(root), { jobs: pool, log, readOnly });
     await Promise.allSettled([contentOpening, ...opening]);
     const content = await contentOpening;
-    const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
+    const backends = new Map<string, SnapshotterBackend>((await Promise.all(opening)).flat());
     const history = new History(recordsIn(root, options), readOnly, (message, details) =>
       log('info', message, details),
     );

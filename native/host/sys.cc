@@ -190,10 +190,11 @@ Napi::Value leadsToCall(Info info) {
         type != napi_biguint64_array || length != 2) {
       throw Errno{EINVAL};
     }
-    struct statx found {};
-    check(statx(directory < 0 ? AT_FDCWD : directory, path.c_str(), AT_STATX_SYNC_AS_STAT, STATX_INO, &found));
+    // Not statx, which filters of system calls may refuse that are older than it; glibc has the function since 2.33 only.
+    struct stat found {};
+    check(static_cast<int>(syscall(SYS_newfstatat, directory < 0 ? AT_FDCWD : directory, path.c_str(), &found, 0)));
     const auto* identity = static_cast<const uint64_t*>(data);
-    const bool isSame = makedev(found.stx_dev_major, found.stx_dev_minor) == identity[0] && found.stx_ino == identity[1];
+    const bool isSame = found.st_dev == identity[0] && found.st_ino == identity[1];
     return Napi::Value(Napi::Number::New(info.Env(), isSame ? 0 : -1));
   });
 }

@@ -28,6 +28,7 @@ import {
 import { EbbtideError, throwIfAborted } from '../errors.js';
 import { descriptorPath, shown } from '../held-paths.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
+import { copyOpen, copyPieces } from './copy-file.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName } from './files.js';
 import { diskError, NO_LINK } from './fs-errors.js';
@@ -36,7 +37,6 @@ import type { BackendLog } from './log.js';
 import { sys } from './sys.js';
 
 const PARALLEL = 6;
-const PIECE_BYTES = 128 * 1024;
 const PERMISSIONS = 0o7777n;
 
 export interface TreeCopyOptions {
@@ -221,7 +221,8 @@ class TreeCopy {
     try {
       names = sys.llistxattr(from);
     } catch (error) {
-      this.#lost('*', of, error);
+      // There are none on a file system that does not know any.
+      if (errnoOf(error) !== 'ENOTSUP') this.#lost('*', of, error);
       return;
     }
     for (const name of names) {
@@ -262,44 +263,16 @@ const replaced = (): Error =>
   Object.assign(new Error('ENOENT: it was replaced while it was copied'), { code: 'ENOENT' });
 
 async function copyFrom(source: FileHandle, to: Buffer, stats: BigIntStats): Promise<void> {
-  const from = descriptorPath(source.fd);
   if (stats.blocks * BigInt(BLOCK_BYTES) >= stats.size) {
-    return copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    return copyOpen(source, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
   }
   try {
+    const from = descriptorPath(source.fd);
     await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
   } catch (error) {
     if (!['ENOTSUP', 'EOPNOTSUPP', 'ENOTTY', 'EINVAL', 'EXDEV', 'ENOSYS'].includes(errnoOf(error) ?? ''))
       throw error;
-    await copySparse(source, to);
-  }
-}
-
-/** An ordinary copy would fill the holes of a sparse file. */
-async function copySparse(source: FileHandle, to: Buffer): Promise<void> {
-  let target: FileHandle | undefined;
-  try {
-    target = await open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o600);
-    const piece = Buffer.allocUnsafe(PIECE_BYTES);
-    const zeros = Buffer.alloc(PIECE_BYTES);
-    let position = 0;
-    for (;;) {
-      const { bytesRead } = await source.read(piece, 0, PIECE_BYTES, position);
-      if (bytesRead === 0) break;
-      const bytes = piece.subarray(0, bytesRead);
-      if (!bytes.equals(zeros.subarray(0, bytesRead))) await writeAll(target, bytes, position);
-      position += bytesRead;
-    }
-    await target.truncate(position);
-  } finally {
-    await target?.close();
-  }
-}
-
-async function writeAll(target: FileHandle, bytes: Buffer, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesWritten } = await target.write(bytes, done, bytes.length - done, position + done);
-    done += bytesWritten;
+    await copyPieces(source, to);
   }
 }
 

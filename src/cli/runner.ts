@@ -23,7 +23,7 @@ import { Output, type OutputOptions } from './output/output.js';
 import { Progress } from './output/progress.js';
 import { StandardOutput } from './output/standard-output.js';
 import { openForReading } from './read-only.js';
-import { daemonOf, findDaemon } from './remote/find-daemon.js';
+import { daemonOf, findDaemon, orOlderDaemon } from './remote/find-daemon.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -256,7 +256,7 @@ async function openStore(
   } catch (error) {
     // A daemon may have been starting.
     const late = isKind(error, 'Unavailable') && !readOnly ? await findDaemon(root) : undefined;
-    if (late === undefined) throw error;
+    if (late === undefined) throw await orOlderDaemon(error, root);
     return late;
   }
 }

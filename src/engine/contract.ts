@@ -334,8 +334,10 @@ export interface SharedTree {
   readonly backendId: string;
   /** Whether the engine was closed. */
   readonly isClosed: boolean;
-  /** Whether the tree was found to be set back, or another one, since the engine was opened. */
+  /** Whether the tree was found to be set back, or another one, since `setBackNoted` was called last, in this process or an earlier one. */
   readonly wasSetBack: boolean;
+  /** The tree has a note of it, or need not have one. */
+  setBackNoted(): Promise<void>;
   /** Leases are this host's own from now on: see `Reader.leaseScope`. */
   leaseScope: string | undefined;
   /** One listener, called from now on. */

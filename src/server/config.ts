@@ -26,7 +26,8 @@ export interface DaemonOptions {
   metrics: string | undefined;
   gc: CollectMode;
   policy: 'shared' | 'isolated';
-  snapshotters: readonly SnapshotterName[];
+  /** Undefined: those that work on the root's file system. */
+  snapshotters: readonly SnapshotterName[] | undefined;
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
@@ -151,8 +152,8 @@ function object<T extends object>(name: string, value: unknown): T {
   throw invalidArgument(`option ${name} is not an object`, { object: name });
 }
 
-function snapshotterList(value: unknown): readonly SnapshotterName[] {
-  if (value === undefined) return snapshotterNames;
+function snapshotterList(value: unknown): readonly SnapshotterName[] | undefined {
+  if (value === undefined) return undefined;
   const names = typeof value === 'string' ? value.split(',').filter((name) => name !== '') : value;
   if (!Array.isArray(names)) {
     throw invalidArgument('option snapshotters is not a list', { object: 'snapshotters' });

@@ -156,7 +156,7 @@ async function startParts(
   const db = await openDB({
     root,
     policy,
-    snapshotters,
+    ...(snapshotters && { snapshotters }),
     publisher: events,
     log: storeLog(log),
     ...(expiryGraceMs !== undefined && { expiryGraceMs }),

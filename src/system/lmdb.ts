@@ -186,6 +186,7 @@ const names = new Map([
   [-30792, 'MDB_MAP_FULL'],
   [-30790, 'MDB_READERS_FULL'],
   [-30788, 'MDB_TXN_FULL'],
+  [-30783, 'MDB_BAD_RSLOT'],
 ]);
 
 /** LMDB reports the numbers of system errors, and its own. */
@@ -193,7 +194,8 @@ export function withName(error: unknown): unknown {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number') return error;
   const { code } = error;
   // Reads then fail with EINVAL.
-  if (error.message.includes('MDB_PANIC')) error.code = 'MDB_PANIC';
+  const told = /MDB_(PANIC|BAD_RSLOT)/.exec(error.message);
+  if (told !== null) error.code = told[0];
   else error.code = code > 0 ? getSystemErrorName(-code) : (names.get(code) ?? `MDB ${code}`);
   return error;
 }

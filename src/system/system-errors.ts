@@ -58,6 +58,10 @@ const meanings: Readonly<Record<string, Meaning>> = {
     kind: 'Unavailable',
     remedy: 'close other processes that read the store, and try again',
   },
+  MDB_BAD_RSLOT: {
+    kind: 'Unavailable',
+    remedy: `another program has written into the open store, as a restore does; stop what has it open, restore it again, then ${OPEN_AGAIN}`,
+  },
   MDB_MAP_FULL: { kind: 'Unavailable', remedy: OPEN_AGAIN },
   MDB_CORRUPTED: { kind: 'Unknown', remedy: 'restore the file from a copy' },
   MDB_PAGE_NOTFOUND: { kind: 'Unknown', remedy: 'restore the file from a copy' },

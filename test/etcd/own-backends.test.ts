@@ -1,11 +1,13 @@
 /** Each host sweeps its own backends, whichever host collects; and a tree that was lost in etcd takes no host's content with it. */
 import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
 import type { DB } from '../../src/db.js';
+import { EtcdClient, type WatchStream } from '../../src/engine/etcd/client/client.js';
 import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
@@ -66,6 +68,33 @@ async function host(
   const db = await openHost(t, { root, engine: 'lmdb', etcd, enableEtcdGC, log });
   opened.push(db);
   return { db, root, logged };
+}
+
+/** A host whose watch under way can be made to pass nothing on, not even its end. */
+async function deafHost(
+  t: TestContext,
+  root: string,
+  etcd: Parameters<typeof host>[2],
+): Promise<Host & { hearsNothing(): void }> {
+  let heard = new EventEmitter();
+  const { watchStream } = EtcdClient.prototype;
+  t.mock.method(EtcdClient.prototype, 'watchStream', async function (this: EtcdClient) {
+    const stream: WatchStream = await watchStream.call(this);
+    if (this.settings.hostId !== etcd.hostId) return stream;
+    heard = new EventEmitter();
+    for (const event of ['data', 'error', 'end'] as const) {
+      const passed = heard;
+      stream.on(event as 'data', (what) => passed.listenerCount(event) > 0 && passed.emit(event, what));
+    }
+    return Object.assign(heard, {
+      write: (request: unknown) => stream.write(request as never),
+      cancel: () => stream.cancel(),
+    }) as never;
+  });
+  return {
+    ...(await host(t, root, etcd)),
+    hearsNothing: () => heard.removeAllListeners(),
+  };
 }
 
 test('given a host that does not collect, when it deletes what it made, then it sweeps that by itself', async (t) => {
@@ -132,8 +161,10 @@ test('given an etcd that is restored from a backup under a running host and one 
   const etcd = own.config();
   const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
   const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' });
+  const deaf = await deafHost(t, join(dir, 'deaf'), { ...etcd, hostId: 'deaf' });
   await write(a.db, 0, 3);
   await write(b.db, 100, 103);
+  await write(deaf.db, 200, 203);
   await a.db.namespaces.create({}, 'removed');
   const backup = join(dir, 'backup');
   own.etcdctl('snapshot', 'save', backup);
@@ -141,14 +172,19 @@ test('given an etcd that is restored from a backup under a running host and one 
   await a.db.namespaces.delete({}, 'removed');
   await write(a.db, 3, 5);
   await write(b.db, 103, 105);
+  await write(deaf.db, 203, 205);
   const reached = engineOf(a.db).etcdRevision;
   await a.db.close();
+  deaf.hearsNothing();
   await own.setBack(backup);
   const has = async (db: DB, i: number): Promise<boolean> =>
     db.content.info(ctx, digestOfBlob(i)).then(
       () => true,
       () => false,
     );
+  // By its first question, before its watch says anything.
+  assert.deepEqual(await Promise.all([202, 203].map((i) => has(deaf.db, i))), [true, false]);
+  assert.match(deaf.logged.join(), /etcd was set back/);
   await eventually(
     'the running host has the restored tree',
     async () => (await has(b.db, 102)) && !(await has(b.db, 103)),
@@ -163,13 +199,45 @@ test('given an etcd that is restored from a backup under a running host and one 
   assert.match(again.logged.join(), /etcd was set back/);
   assert.deepEqual(await Promise.all([2, 3].map((i) => has(again.db, i))), [true, false]);
   assert.ok((await again.db.namespaces.list({})).includes('removed'));
-  for (const { db } of [again, b])
+  for (const { db } of [again, b, deaf])
     await assert.rejects(db.garbageCollect({}, { fullSweep: true }), /no record names .*set back/);
-  assert.deepEqual([await blobs(a.root), await blobs(b.root)], [5, 5]);
+  assert.deepEqual([await blobs(a.root), await blobs(b.root), await blobs(deaf.root)], [5, 5, 5]);
   // With consent they go, and are trusted again.
   const { orphans } = await again.db.garbageCollect({}, { fullSweep: true, orphanGuard: false });
   assert.deepEqual([orphans.content, await blobs(a.root)], [2, 3]);
   await again.db.garbageCollect({}, { fullSweep: true });
+});
+
+test('given a host whose mirror is of another tree, when it starts, then bytes stay until there is consent, also if that start fails', async (t) => {
+  const dir = await hostsDir(t);
+  const root = join(dir, 'a');
+  const before = await host(t, root, { ...cluster.config(), hostId: 'a' });
+  await write(before.db, 0, 3);
+  await before.db.close();
+  const etcd = cluster.config();
+  const other = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' });
+  await other.db.namespaces.create({}, 'of-another-tree');
+  const { range } = EtcdClient.prototype;
+  const failing = t.mock.method(
+    EtcdClient.prototype,
+    'range',
+    async function (this: EtcdClient, ...args: Parameters<EtcdClient['range']>) {
+      if (this.settings.hostId === 'a' && args[1]?.revision !== undefined) throw new Error('not now');
+      return range.apply(this, args);
+    },
+  );
+  await assert.rejects(host(t, root, { ...etcd, hostId: 'a' }), /not now/);
+  failing.mock.restore();
+  for (const [start, says] of [
+    ['first', /set back/],
+    ['second', /knows nothing of items/],
+  ] as const) {
+    const { db, logged } = await host(t, root, { ...etcd, hostId: 'a' });
+    assert.match(logged.join(), says, start);
+    await assert.rejects(db.garbageCollect({}, { fullSweep: true }), /no record names 3 blobs/);
+    await db.close();
+  }
+  assert.equal(await blobs(root), 3);
 });
 
 test('given the tree wiped in etcd while a host has a list to sweep, when it asks for names, then its blobs stay', async (t) => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { kindOf } from '../../src/errors.js';
+import { EbbtideError, kindOf } from '../../src/errors.js';
 import { newBoltLeaseManager, newLeaseManager } from '../../src/factories.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
@@ -11,7 +11,7 @@ import { layout } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
-import { ctx, eventually, openHost } from './hosts.js';
+import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { cluster } from './one-member.js';
 
 const kind = (expected: string) => (error: unknown) => kindOf(error) === expected;
@@ -159,6 +159,23 @@ test('[#260] given a host that may not collect, when it is asked to, then nothin
   const plan = await b.planCollection();
   assert.equal(plan.objects.length, 1);
   await assert.rejects(b.applyPlan(plan), kind('FailedPrecondition'));
+});
+
+test('given a record in etcd that is none, when a host collects, then the key is named and nothing goes until it is repaired', async (t) => {
+  const etcd = cluster.config();
+  const db = await openHost(t, { etcd });
+  const key = `${etcd.prefix}v1/ns1/images/foreign`;
+  cluster.etcdctl('put', key, 'not ours');
+  await db.leases.create(ctx, withId('old'), {
+    labels: { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' },
+  });
+  await assert.rejects(
+    db.garbageCollect(),
+    (error) => error instanceof EbbtideError && error.remedy?.includes(`"${key}"`) === true,
+  );
+  cluster.etcdctl('del', key);
+  await engineOf(db).confirm();
+  assert.deepEqual((await db.garbageCollect()).removed, { lease: 1 });
 });
 
 test('[#261] given two hosts that collect at once, when both are done, then exactly one has done the work', async (t) => {

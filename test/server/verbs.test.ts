@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { cpSync, existsSync, lstatSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { orOlderDaemon } from '../../src/cli/remote/find-daemon.js';
+import { RemoteStore } from '../../src/cli/remote/store.js';
+import type { EbbtideError } from '../../src/errors.js';
+import { StoreInUse } from '../../src/in-use.js';
 import { isListening } from '../../src/server/connections/listener.js';
 import { Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
+import { tempDir } from '../support/temp.js';
 
 interface Row {
   name: string;
@@ -175,6 +182,27 @@ test('what listens at the address a root was left with is used only if it is the
   const link = new Cli(join(command.root, '..', 'link'));
   symlinkSync(command.root, link.root);
   assert.match(await link.ok('doctor', '--check'), /in use by the daemon at/);
+});
+
+test('a root in use whose daemon does not say which root it has is told to be that of an earlier version', async (t) => {
+  const root = await tempDir(t);
+  const address = join(root, 'its.sock');
+  writeFileSync(join(root, 'daemon.json'), JSON.stringify({ address, pid: 1 }));
+  const server = createServer((socket) => socket.destroy()).listen(address);
+  t.after(() => server.close());
+  await once(server, 'listening');
+  let rootIdentity: string | undefined;
+  t.mock.method(RemoteStore, 'connect', async () => ({
+    ...{ address, rootIdentity },
+    [Symbol.asyncDispose]: async () => {},
+  }));
+  const error = new StoreInUse(root, 'process 1 (node)');
+  const { kind, message, remedy } = (await orOlderDaemon(error, root)) as EbbtideError;
+  assert.equal(kind, 'Unavailable');
+  assert.match(message, /in use by process 1 .* earlier version/);
+  assert.match(remedy ?? '', /restart .*--address .*its\.sock/);
+  rootIdentity = '1:1';
+  assert.equal(await orOlderDaemon(error, root), error);
 });
 
 test('the remedy of an error crosses the socket', async (t) => {

@@ -3,9 +3,10 @@
  * and removed what had the name; everything is created with `O_EXCL`, so an existing file is never written
  * through. Paths are those of `within`: one name in an open directory.
  */
-import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
+import { constants, link, lstat, open, readlink, symlink } from 'node:fs/promises';
 import { type EbbtideError, failedPrecondition, present } from '../../errors.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
+import { copyOpen } from '../copy-file.js';
 import { chmodPlace, type Place, within } from './beneath.js';
 import { needsBelow } from './detached.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
@@ -155,8 +156,7 @@ async function copyUp(from: BytePath, content: BytePath, to: BytePath): Promise<
   if (stats.isFile()) {
     await using source = await open(fsPath(content), constants.O_RDONLY | constants.O_NOFOLLOW);
     const flags = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
-    // From the open file: copyFile would follow a symlink that has replaced its name.
-    await copyFile(`/proc/self/fd/${source.fd}`, fsPath(to), flags);
+    await copyOpen(source, fsPath(to), flags);
   } else if (stats.isSymbolicLink()) {
     await symlink(await readlink(fsPath(from), { encoding: 'buffer' }), fsPath(to));
   } else {

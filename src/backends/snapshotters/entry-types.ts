@@ -4,7 +4,22 @@
  */
 import { closeSync, mkdtempSync, opendirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { EbbtideError } from '../../errors.js';
 import { isAbsent } from '../../system/system-errors.js';
+
+export class NoEntryTypes extends EbbtideError {
+  constructor(root: string) {
+    super(
+      'FailedPrecondition',
+      `${root} is on a file system that does not report the types of directory entries`,
+      {
+        object: root,
+        remedy:
+          'use a file system with d_type support (on xfs: mkfs.xfs -n ftype=1), or the native snapshotter',
+      },
+    );
+  }
+}
 
 /**
  * Node hides it: if the system returns no type, Node stats the entry by its path. So the directory is renamed

@@ -9,7 +9,6 @@ import { existsSync } from 'node:fs';
 import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join, resolve } from 'node:path';
-import { failedPrecondition } from '../../errors.js';
 import { Label, labelOf } from '../../model/labels.js';
 import type { StringMap } from '../../model/records.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
@@ -20,7 +19,7 @@ import type { OverlayPrefix } from '../archive/target.js';
 import type { Mount } from '../contract.js';
 import type { Noticed } from '../disk-usage.js';
 import { makeRoot } from '../files.js';
-import { supportsEntryTypes } from './entry-types.js';
+import { NoEntryTypes, supportsEntryTypes } from './entry-types.js';
 import { mappedRoot } from './id-map.js';
 import type { StoredSnapshot } from './metastore-records.js';
 import {
@@ -78,16 +77,7 @@ export async function openOverlayfs(
   const root = resolve(directory);
   if (!options.readOnly) await makeRoot(root, 0o700);
   const system = await examine(root, options);
-  if (!system.entryTypes) {
-    throw failedPrecondition(
-      `${root} is on a file system that does not report the types of directory entries`,
-      {
-        object: root,
-        remedy:
-          'use a file system with d_type support (on xfs: mkfs.xfs -n ftype=1), or the native snapshotter',
-      },
-    );
-  }
+  if (!system.entryTypes) throw new NoEntryTypes(root);
   return DirectorySnapshotter.open(root, new OverlayDriver(root, options, system), options);
 }
 

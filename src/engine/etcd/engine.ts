@@ -153,7 +153,10 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     return this.#embedded.revision;
   }
   get wasSetBack(): boolean {
-    return this.#mirror.wasSetBack;
+    return this.#mirror.state.isDoubtful;
+  }
+  setBackNoted(): Promise<void> {
+    return this.#mirror.state.trust();
   }
   /** Revision of etcd up to which the mirror holds everything. */
   get etcdRevision(): number {
@@ -357,10 +360,12 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
       await this.committer.checkGuards(tx);
       return false;
     }
-    if (tx.readsGraph && this.#mirror.damaged !== undefined) {
+    const { damaged } = this.#mirror;
+    if (tx.readsGraph && damaged !== undefined) {
+      const name = this.client.settings.prefix + this.layout.record(damaged);
       throw failedPrecondition('a record in etcd is damaged; what it refers to is unknown, so nothing goes', {
-        object: this.#mirror.damaged,
-        remedy: 'repair or delete the key with etcdctl',
+        object: damaged,
+        remedy: `repair or delete the key ${JSON.stringify(name)} with etcdctl`,
       });
     }
     const committing = this.committer.commit(tx, () => this.isStale(tx), signal, right?.gate);

@@ -99,7 +99,7 @@ export class OrphanGuard {
     if (!this.#foreign && doubt !== undefined && (await this.#filled()).length > 0) {
       this.#foreign = true;
       if (!engine.isReadOnly) await this.#noteForeign();
-    }
+    } else await engine.shared?.setBackNoted();
     if (!this.#foreign) {
       this.#contentLost = await this.#isContentLost();
       if (this.#contentLost) {
@@ -144,11 +144,12 @@ export class OrphanGuard {
 
   async #noteForeign(): Promise<void> {
     const host = this.#host;
-    await host.engine
-      .update((tx) => tx.put(FOREIGN, '1'))
-      .catch((error: unknown) => {
-        host.log('warn', 'cannot record that the store is not that of its content', { error: String(error) });
-      });
+    try {
+      await host.engine.update((tx) => tx.put(FOREIGN, '1'));
+      await host.engine.shared?.setBackNoted();
+    } catch (error) {
+      host.log('warn', 'cannot record that the store is not that of its content', { error: String(error) });
+    }
   }
 
   async #doubt(): Promise<string | undefined> {

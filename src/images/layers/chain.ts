@@ -171,7 +171,9 @@ export class LayerChain {
     }
     throw unavailable(`cannot get the snapshot of layer ${layer.descriptor.digest}`, {
       object: layer.chainId,
-      remedy: 'another process keeps creating and removing it: try again later',
+      remedy:
+        'another process keeps creating and removing it, then try again later; or, over etcd, another host of the tree has it: ' +
+        'unpack into a namespace of this host, or give it a tree of its own (--etcd-prefix)',
     });
   }
 

@@ -16,6 +16,8 @@ const Relation = {
   witness: 'witness',
   /** Cluster and prefix. */
   origin: 'of',
+  /** The tree was set back, or is another than the backends were used with, which the tree does not know yet. */
+  doubt: 'doubt',
   /** Owners of links that are not records. */
   owners: 'owners',
   /** Collections and relations in which links are. */
@@ -70,6 +72,21 @@ export class MirrorState {
     if (at === undefined) return undefined;
     const [, , key = '', mod, id = ''] = components(at);
     return { key, mod: Number(mod), id };
+  }
+
+  get isDoubtful(): boolean {
+    return this.#engine.hasLinks(STATE, Relation.doubt);
+  }
+
+  /** Visible at once, and on disk before what is written to the mirror later, which fails if this does. */
+  doubt(): void {
+    this.#engine
+      .update((tx) => tx.link(STATE, Relation.doubt, STATE), { durability: 'visible' })
+      .catch(() => undefined);
+  }
+
+  async trust(): Promise<void> {
+    if (this.isDoubtful) await this.#engine.update((tx) => tx.unlink(STATE, Relation.doubt, STATE));
   }
 
   /** Links of one owner in every relation that is in use for its collection. */

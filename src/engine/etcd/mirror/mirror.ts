@@ -84,28 +84,26 @@ export class Mirror {
   #draining = false;
   #waiters: { revision: number; resolve: () => void; reject: (error: Error) => void }[] = [];
   #gateWaiters: (() => void)[] = [];
-  readonly #state: MirrorState;
+  readonly state: MirrorState;
   #closed = false;
   /** Whether the mirror went on from where it was, rather than loading everything. */
   resumed = false;
-  /** etcd was found to have another history than the mirror had, when it was opened or since. */
-  wasSetBack: boolean;
   /** The last commit that is here. */
   #witness: Witness | undefined;
 
   constructor({ client, layout, engine, wasOther, warn }: MirrorOptions) {
-    this.wasSetBack = wasOther;
     this.#client = client;
     this.#layout = layout;
     this.engine = engine;
     this.#warn = warn;
-    this.#state = new MirrorState(engine, client);
+    this.state = new MirrorState(engine, client);
+    if (wasOther) this.state.doubt();
   }
 
   /** Brings the mirror up to date and keeps it so. */
   async start(): Promise<void> {
-    const position = this.#state.readPosition();
-    this.#witness = this.#state.readWitness();
+    const position = this.state.readPosition();
+    this.#witness = this.state.readWitness();
     const history = position === undefined ? 'unknown' : await this.#history();
     if (history === 'other') this.#setBack();
     if (position !== undefined && history === 'same') {
@@ -129,7 +127,7 @@ export class Mirror {
   }
 
   #setBack(): void {
-    this.wasSetBack = true;
+    this.state.doubt();
     this.#warn('etcd was set back to an earlier state, or is another; loading everything again');
     this.listener?.setBack();
   }
@@ -244,7 +242,7 @@ export class Mirror {
 
   /** A record in etcd that cannot be read: what it refers to is unknown. */
   get damaged(): Key | undefined {
-    for (const record of this.#state.damaged) return record;
+    for (const record of this.state.damaged) return record;
     return undefined;
   }
 
@@ -343,8 +341,8 @@ export class Mirror {
           if (present) tx.link(from, relation, to);
           else tx.unlink(from, relation, to);
         }
-        this.#state.write(tx, changes);
-        this.#state.writePosition(tx, revision, this.#witness);
+        this.state.write(tx, changes);
+        this.state.writePosition(tx, revision, this.#witness);
       },
       { durability: 'visible' },
     );
@@ -433,7 +431,7 @@ export class Mirror {
     this.#witness = kvs[0] && witnessOf(kvs[0]);
     // An empty mirror of an empty tree has nothing to say yet.
     if (this.engine.revision > 0)
-      await this.engine.update((tx) => this.#state.writePosition(tx, revision, this.#witness));
+      await this.engine.update((tx) => this.state.writePosition(tx, revision, this.#witness));
     this.revision = revision;
   }
 
@@ -443,7 +441,7 @@ export class Mirror {
       (tx) => {
         for (const [record, value] of changes.puts) tx.put(record, value);
         for (const { from, relation, to } of changes.links) tx.link(from, relation, to);
-        this.#state.write(tx, changes);
+        this.state.write(tx, changes);
       },
       { durability: 'visible' },
     );
@@ -453,7 +451,7 @@ export class Mirror {
     const gone: Key[] = [];
     const staleLinks: { from: Key; relation: string; to: Key; present: false }[] = [];
     const checkLinks = (from: Key): void => {
-      for (const { relation, to } of this.#state.linksOf(from)) {
+      for (const { relation, to } of this.state.linksOf(from)) {
         if (!links.has(linkPrefix(from, relation) + to)) {
           staleLinks.push({ from, relation, to, present: false });
         }
@@ -463,7 +461,7 @@ export class Mirror {
       if (!records.has(record)) gone.push(record);
       checkLinks(record);
     }
-    for (const owner of this.#state.owners) checkLinks(owner);
+    for (const owner of this.state.owners) checkLinks(owner);
     for (let at = 0; at < Math.max(gone.length, staleLinks.length); at += LOAD_CHUNK) {
       const deletes = gone.slice(at, at + LOAD_CHUNK);
       if (deletes.length > 0) this.listener?.removing(undefined, deletes);
@@ -486,9 +484,9 @@ export class Mirror {
     this.#watch?.end();
     for (const { reject } of this.#waiters.splice(0)) reject(closedError());
     for (const wake of this.#gateWaiters.splice(0)) wake();
-    if (this.#loading === undefined && this.revision > this.#state.stored && this.#state.stored > 0) {
+    if (this.#loading === undefined && this.revision > this.state.stored && this.state.stored > 0) {
       await this.engine
-        .update((tx) => this.#state.writePosition(tx, this.revision, this.#witness))
+        .update((tx) => this.state.writePosition(tx, this.revision, this.#witness))
         .catch(() => undefined);
     }
     await this.engine.close();
