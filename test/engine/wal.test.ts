@@ -18,6 +18,8 @@ import { fileURLToPath } from 'node:url';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { BATCH_HEAD_BYTES, batchAt } from '../../src/engine/lmdb/wal/format.js';
+import { recoverLog } from '../../src/engine/lmdb/wal/recovery.js';
+import { Wal } from '../../src/engine/lmdb/wal/wal.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
@@ -136,6 +138,21 @@ for (const [what, damage] of [
     assert.deepEqual(digestsOf(dir), before);
   });
 }
+
+test('given a batch that can be read but is not on disk, when the log goes on after it, then it is written again', async (t) => {
+  const dir = await crashed(t, 3, 10_000);
+  const path = join(dir, 'log.0');
+  const [, , last, end] = batchesIn(path);
+  const read = readFileSync(path);
+  // Its write failed, or its owner ended before: the system has it in memory, and takes it for written.
+  writeFileSync(path, Buffer.from(read).fill(0, last, end));
+  const recovered = recoverLog(dir, { flushed: 0 }, [read, readFileSync(join(dir, 'log.1'))]);
+  assert.equal(recovered.batches.length, 3);
+  const log = new Wal(dir, recovered.generation, 0);
+  log.resume(recovered);
+  await log.close(false);
+  assert.deepEqual(readFileSync(path).subarray(0, end), read.subarray(0, end));
+});
 
 test('given more commits than one file takes, when the process dies, then both files have all of them', async (t) => {
   const dir = await tempDir(t);

@@ -40,6 +40,8 @@ export interface Filled {
   generation: number;
   /** Files of earlier versions begin with a commit. */
   mark: Mark | undefined;
+  /** What was written last: a batch, or the mark. */
+  last: Buffer;
 }
 
 export interface Recovered {
@@ -214,9 +216,10 @@ function isIncomplete(
 }
 
 function filledOf(read: Generation | undefined): Filled | undefined {
-  if (read === undefined || read.found.length === 0) return undefined;
-  const { used, size, generation, mark, found } = read;
-  return { used, size, generation, revision: endOf(found), mark };
+  const last = read?.found.at(-1);
+  if (read === undefined || last === undefined) return undefined;
+  const { used, size, generation, mark } = read;
+  return { used, size, generation, revision: batchRevision(last), mark, last };
 }
 
 function lossOf(dir: string, found: readonly (Generation | undefined)[]): EbbtideError {

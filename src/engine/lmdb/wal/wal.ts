@@ -91,6 +91,8 @@ export class Wal {
   #isShort = false;
   /** A write to this file failed, and what it left has not been cut off. */
   #dirty: LogFile | undefined;
+  /** What an owner before has written last, with its place: it can be read, but may not be on disk. */
+  #unsure: { file: LogFile; last: Buffer; at: number }[] = [];
   /** The mark of this file does not say yet that the log has gone on in the other one. */
   #left: LogFile | undefined;
 
@@ -127,8 +129,9 @@ export class Wal {
     for (const [index, place] of filled.entries()) {
       if (place === undefined) continue;
       const file = this.#open(index);
-      const { used, size: allocated, revision, mark } = place;
+      const { used, size: allocated, revision, mark, last } = place;
       Object.assign(file, { used, allocated, revision, mark });
+      this.#unsure.push({ file, last, at: used - last.length });
       if (place.generation !== generation) continue;
       this.#current = index;
       this.#generation = generation;
@@ -139,6 +142,20 @@ export class Wal {
         this.#dirty = file;
       }
     }
+    try {
+      this.#settle();
+    } catch {
+      // The first batch tries again before it is written.
+    }
+  }
+
+  /**
+   * Writes again what was recovered last: its write may have failed, or its owner have ended before it was on disk, and the system
+   * does not write again what it takes for written. A batch that came after it would be lost with it.
+   */
+  #settle(): void {
+    for (const { file, last, at } of this.#unsure) writeWhole(file.fd, last, at);
+    this.#unsure = [];
   }
 
   /** Bytes of commits that the tree does not have. */
@@ -167,6 +184,7 @@ export class Wal {
     try {
       if (this.#left !== undefined) await this.#leave(this.#left);
       if (this.#dirty !== undefined) this.#cut(this.#dirty);
+      this.#settle();
       // Zeros must not land on what is written now.
       if (this.#growing !== undefined && file.used + batch.length > file.allocated) await this.#growing;
       sealBatch(batch, file.mark === undefined ? this.#generation : tagOf(file.mark));
@@ -217,7 +235,7 @@ export class Wal {
       if (file === undefined || file.revision > this.#flushed || file.allocated <= AHEAD_BYTES) continue;
       // The newest mark is never missing.
       if (file === this.#files[this.#current]) this.#beginGeneration(file);
-      else Object.assign(file, { used: 0, mark: undefined });
+      else this.#reuse(file, 0, undefined);
       ftruncateSync(file.fd, AHEAD_BYTES);
       for (let at = file.used; at < AHEAD_BYTES; ) at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, at);
       file.allocated = AHEAD_BYTES;
@@ -276,7 +294,7 @@ export class Wal {
     const mark = this.#nextMark();
     const bytes = Buffer.alloc(file.allocated === 0 ? PAGE_BYTES : BATCH_HEAD_BYTES);
     encodeMark(mark, false).copy(bytes);
-    for (let at = 0; at < bytes.length; ) at += writeSync(file.fd, bytes, at, bytes.length - at, at);
+    writeWhole(file.fd, bytes, 0);
     file.allocated = Math.max(file.allocated, bytes.length);
     this.#begun(file, mark);
   }
@@ -291,8 +309,12 @@ export class Wal {
 
   #begun(file: LogFile, mark: Mark): void {
     file.allocated = Math.max(file.allocated, BATCH_HEAD_BYTES);
-    file.used = BATCH_HEAD_BYTES;
-    file.mark = mark;
+    this.#reuse(file, BATCH_HEAD_BYTES, mark);
+  }
+
+  #reuse(file: LogFile, used: number, mark: Mark | undefined): void {
+    Object.assign(file, { used, mark });
+    this.#unsure = this.#unsure.filter((one) => one.file !== file);
   }
 
   #open(index: number): LogFile {
@@ -340,6 +362,11 @@ export class Wal {
         this.#growing = undefined;
       });
   }
+}
+
+function writeWhole(fd: number, bytes: Buffer, offset: number): void {
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
 }
 
 async function writeAll(fd: number, bytes: Buffer, offset: number): Promise<void> {
