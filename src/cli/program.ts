@@ -111,7 +111,7 @@ function addStoreOptions(program: Command): void {
       new Option(
         '--containerd-root <dir>',
         "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
-      ).conflicts('address'),
+      ).conflicts(['address', 'root']),
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--read-only', 'read the root without writing to it, also while another process has it open')

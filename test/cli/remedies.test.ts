@@ -83,6 +83,8 @@ test('given a root or a lease that is empty or not there, when named, then what 
   ] as const)
     await run.fails(2, new RegExp(`${what} cannot be standard input or output.*\n.*\\./-`), ...words);
   assert.match(await run.ok('gc', '--plan', '-'), /^\{/);
+  const twoRoots = ['--root', run.root, '--containerd-root', run.root, 'du'];
+  await run.fails(2, /'--containerd-root <dir>' cannot be used with option '--root <dir>'/, ...twoRoots);
   const mangled = join(run.root, '..', 'a\ufffd');
   await run.fails(2, /--root is not valid UTF-8/, '--root', mangled, 'init');
   mkdirSync(mangled);
