@@ -126,11 +126,10 @@ export class OrphanGuard {
   /** An empty directory that the tree was never used with, in the place of one that has blobs. */
   async #isContentLost(): Promise<boolean> {
     const { engine, content } = this.#host;
-    for (const _ of engine.scan(key('blobs'), { limit: 1 })) {
-      return (
-        (await this.#mark.isUnknown().catch(() => false)) && !(await hasAny((found) => content.walk(found)))
-      );
-    }
+    if (!(await this.#mark.isUnknown().catch(() => false))) return false;
+    if (await hasAny((found) => content.walk(found))) return false;
+    // Last: to find the first record may take a walk over all blobs that are named and have none.
+    for (const _ of engine.scan(key('blobs'), { limit: 1 })) return true;
     return false;
   }
 
