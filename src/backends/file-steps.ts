@@ -6,8 +6,8 @@
  */
 import { type FileHandle, lstat, mkdir, rename, writeFile } from 'node:fs/promises';
 import type { Instant } from '../model/time.js';
+import { syncDirectory } from '../system/sync-directory.js';
 import { isAbsent } from '../system/system-errors.js';
-import { syncDirectory } from './files.js';
 import { errorOf, fileSteps, fileStepsSupported } from './sys.js';
 
 /** Their order is that of native/host/file_steps.cc. */

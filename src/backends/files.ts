@@ -1,29 +1,13 @@
 /**
  * Small file system helpers shared by the backends. All asynchronous: nothing here blocks the event loop.
- * Durability: `syncDirectory` makes a name (a create, a rename) survive a power cut.
  */
 import { constants } from 'node:fs';
 import { chmod, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { makeDirectories } from '../system/make-directories.js';
-import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
-
-/**
- * Makes the names in a directory durable. File systems that do not support it (EINVAL) are assumed to be
- * durable.
- */
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } catch (error) {
-    if (errnoOf(error) !== 'EINVAL') throw error;
-  } finally {
-    // Not awaited: closing a synced file cannot fail in a way that matters.
-    handle.close().catch(() => undefined);
-  }
-}
+import { syncDirectory } from '../system/sync-directory.js';
+import { fsError, isAbsent } from '../system/system-errors.js';
 
 /**
  * Creates a directory with its parents, each with this mode whatever the umask; syncs every directory that

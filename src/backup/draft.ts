@@ -10,10 +10,10 @@ import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiskJobs } from '../backends/contract.js';
 import { FileLock } from '../backends/file-lock.js';
-import { syncDirectory } from '../backends/files.js';
 import { syncFileSystem } from '../backends/sys.js';
 import { isKind } from '../errors.js';
 import { HeldDirectory } from '../system/held-directory.js';
+import { syncDirectory } from '../system/sync-directory.js';
 import { fsError } from '../system/system-errors.js';
 
 const PREFIX = '.ebbtide-draft-';

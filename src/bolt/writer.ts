@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { alreadyExists, type EbbtideError, invalidArgument, present } from '../errors.js';
+import { syncDirectory } from '../system/sync-directory.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
 import { writeAll } from './bytes.js';
 import {
@@ -345,13 +346,4 @@ function writeHeader(page: Buffer, id: number, flags: number, count: number, ove
   page.writeUInt16LE(flags, 8);
   page.writeUInt16LE(count, 10);
   page.writeUInt32LE(overflow, 12);
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

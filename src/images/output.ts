@@ -7,8 +7,9 @@ import type { Stats } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Sink, TarWriter } from '../backends/archive/tar/tar-writer.js';
-import { orAbsent, syncDirectory } from '../backends/files.js';
+import { orAbsent } from '../backends/files.js';
 import { alreadyExists } from '../errors.js';
+import { syncDirectory } from '../system/sync-directory.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
 
 /** Receives the bytes of a tar; is done with them when the promise resolves. */

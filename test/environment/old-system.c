@@ -1,5 +1,5 @@
 // Preloaded: with EBBTIDE_TEST_OLD_FILTER the system calls are refused (EPERM) that filters of containers do not know which are older than
-// they; with EBBTIDE_TEST_NO_TYPES no file system returns the types of directory entries.
+// they; with EBBTIDE_TEST_NO_TYPES no file system returns the types of directory entries; with EBBTIDE_TEST_NO_NAMES none flushes directories.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #define REFUSE(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
@@ -41,3 +42,14 @@ __attribute__((constructor)) static void begin(void) {
 
 WITHOUT_TYPES(readdir, dirent)
 WITHOUT_TYPES(readdir64, dirent64)
+
+int fsync(int fd) {
+  static int (*next)(int);
+  if (next == NULL) next = (int (*)(int)) dlsym(RTLD_NEXT, "fsync");
+  struct stat found;
+  if (getenv("EBBTIDE_TEST_NO_NAMES") != NULL && fstat(fd, &found) == 0 && S_ISDIR(found.st_mode)) {
+    errno = EINVAL;
+    return -1;
+  }
+  return next(fd);
+}

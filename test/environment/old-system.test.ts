@@ -1,4 +1,4 @@
-/** Systems that lack what newer ones have: filters of system calls that are older than some of them, file systems without types of entries. */
+/** Systems that lack what newer ones have: system calls that a filter refuses, types of directory entries, directories that can be flushed. */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -37,4 +37,12 @@ test('given a file system without types of entries, when a store is made there, 
   if (cli === undefined) return;
   const { code, stderr } = await cli.run('snapshots', 'ls', '-s', 'overlayfs');
   assert.equal(code, 3, stderr);
+});
+
+test('given a file system that flushes no directory, when a store is made there, used and copied, then it has no objection', async (t) => {
+  const cli = await oldSystem(t, 'EBBTIDE_TEST_NO_NAMES');
+  if (cli === undefined) return;
+  await cli.ok('compact');
+  await cli.ok('backup', `${cli.root}-copy`);
+  assert.match(await cli.ok('check', '--hash'), /2 snapshots\n.*\nsound/);
 });

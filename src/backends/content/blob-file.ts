@@ -4,9 +4,10 @@ import { lstat, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { shown } from '../../held-paths.js';
 import { parseDigest } from '../../model/digest.js';
+import { syncDirectory } from '../../system/sync-directory.js';
 import { fsError } from '../../system/system-errors.js';
 import type { BlobFile } from '../contract.js';
-import { orAbsent, syncDirectory } from '../files.js';
+import { orAbsent } from '../files.js';
 import { type ContentLayout, DAMAGED } from './layout.js';
 
 export async function lookAtBlob(path: string): Promise<BlobFile> {

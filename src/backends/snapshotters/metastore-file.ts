@@ -21,8 +21,9 @@ import {
   withoutPrinting,
 } from '../../system/lmdb.js';
 import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb-readers.js';
+import { syncDirectory } from '../../system/sync-directory.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
-import { syncDirectory, yieldToEventLoop } from '../files.js';
+import { yieldToEventLoop } from '../files.js';
 
 export type Table = Database<Buffer, Buffer>;
 

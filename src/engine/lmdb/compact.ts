@@ -16,8 +16,9 @@ import { dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
+import { syncDirectoryNow } from '../../system/sync-directory.js';
 import type { EngineOptions } from '../contract.js';
-import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles, syncDirectory } from './disk/files.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles } from './disk/files.js';
 import { writeError } from './disk/write-error.js';
 import { openLmdbEngine } from './engine.js';
 import { type Databases, openDatabases, type RawRow, rawRows, rawTables } from './tree/databases.js';
@@ -56,7 +57,7 @@ async function compactFile(path: string): Promise<Compaction> {
   try {
     await writeDraft(path, draft);
     renameSync(draft, path);
-    syncDirectory(dirname(path));
+    syncDirectoryNow(dirname(path));
     const { size: after, blocks } = statSync(path);
     return { before, after, reserve: Math.max(0, blocks * BLOCK_BYTES - after) };
   } catch (error) {

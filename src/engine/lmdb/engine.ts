@@ -11,6 +11,7 @@ import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { NoStore } from '../../no-store.js';
 import { awaitOlderReaders, Readers } from '../../system/lmdb-readers.js';
+import { syncDirectoryNow } from '../../system/sync-directory.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { Checkpointer, readState, type StoreState, writeState } from './checkpoint.js';
@@ -24,7 +25,6 @@ import {
   type Owner,
   ownDirectory,
   prepareFiles,
-  syncDirectory,
 } from './disk/files.js';
 import { writeError } from './disk/write-error.js';
 import { flushBatches } from './flush/flush.js';
@@ -79,7 +79,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     } else {
       checkLogBeside(at, path);
       await createDataFile(path);
-      syncDirectory(at);
+      syncDirectoryNow(at);
       prepareFiles(path);
     }
     const dbs = await openDatabases(path, false);
@@ -261,7 +261,7 @@ function own(
   stored(open);
   if (existsSync(acceptedLossPath(dir))) {
     rmSync(acceptedLossPath(dir));
-    syncDirectory(dir);
+    syncDirectoryNow(dir);
   }
   return { log, state: open };
 }

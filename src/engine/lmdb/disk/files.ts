@@ -10,7 +10,6 @@ import {
   constants,
   fchmodSync,
   fstatSync,
-  fsyncSync,
   ftruncateSync,
   openSync,
   readSync,
@@ -25,6 +24,7 @@ import { HeldDirectory } from '../../../system/held-directory.js';
 import { type LockFile, tryOwn } from '../../../system/lmdb-readers.js';
 import { lockHolder } from '../../../system/lock-holder.js';
 import { makeDirectories } from '../../../system/make-directories.js';
+import { syncDirectoryNow } from '../../../system/sync-directory.js';
 import { errnoOf, fsError } from '../../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
@@ -126,22 +126,12 @@ export function prepareFiles(path: string): void {
   }
 }
 
-/** Puts the names in a directory on disk: without it a power cut could leave the store's bytes without a name. */
-export function syncDirectory(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
 function makeDirectory(dir: string): void {
   try {
     const first = makeDirectories(dir, 0o700);
     if (first === undefined) return;
     const top = dirname(first);
-    for (let at = dir; at !== top && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));
+    for (let at = dir; at !== top && at !== dirname(at); at = dirname(at)) syncDirectoryNow(dirname(at));
   } catch (error) {
     // A file in its place is reported by what opens the directory, as "not a directory".
     if (errnoOf(error) !== 'EEXIST') throw fileError('make the directory', dir, error);

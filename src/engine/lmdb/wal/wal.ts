@@ -24,8 +24,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { present } from '../../../errors.js';
+import { syncDirectoryNow } from '../../../system/sync-directory.js';
 import { isFull } from '../../../system/system-errors.js';
-import { fileError, openPrivate, syncDirectory } from '../disk/files.js';
+import { fileError, openPrivate } from '../disk/files.js';
 import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './format.js';
 import { logPaths, type Recovered } from './recovery.js';
 
@@ -324,7 +325,7 @@ export class Wal {
     try {
       const isNew = !existsSync(path);
       const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);
-      if (isNew) syncDirectory(this.#dir);
+      if (isNew) syncDirectoryNow(this.#dir);
       const file = { path, fd, allocated: fstatSync(fd).size, used: 0, revision: 0, mark: undefined };
       this.#files[index] = file;
       return file;
