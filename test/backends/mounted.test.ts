@@ -14,12 +14,14 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
   if (!ok) return t.skip(`cannot mount: ${reason}`);
   const dir = await tempDir(t);
   const snapshots = join(dir, 'snapshots');
-  for (const id of [1, 2, 11]) mkdirSync(join(snapshots, `${id}/fs`), { recursive: true });
+  // Not those of other stores on this machine, whose overlays may name layers without their directory, too.
+  const [one, two, other] = [`${process.pid}`, `2${process.pid}`, `11${process.pid}`];
+  for (const id of [one, two, other]) mkdirSync(join(snapshots, `${id}/fs`), { recursive: true });
   const at = join(dir, 'a mount');
   mkdirSync(at);
   symlinkSync(dir, join(dir, 'link'));
-  const layer = (id: number): string => join(snapshots, `${id}/fs`);
-  const places = [layer(1), layer(2), layer(11), join(dir, 'link/snapshots/1/fs')];
+  const layer = (id: string): string => join(snapshots, `${id}/fs`);
+  const places = [layer(one), layer(two), layer(other), join(dir, `link/snapshots/${one}/fs`)];
   const found = async (
     command: string,
     ...looks: (() => Promise<string | undefined>)[]
@@ -46,14 +48,12 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
       await ended;
     }
   };
-  assert.deepEqual(await found(`mount --bind 1/fs '${at}'`), [true, false, false, true]);
-  assert.deepEqual(await found(`mount -t overlay overlay -o lowerdir=${layer(2)}:${layer(11)} '${at}'`), [
-    false,
-    true,
-    true,
-    false,
-  ]);
-  assert.deepEqual(await found(`mount -t overlay overlay -o lowerdir=11/fs:1/fs '${at}'`), [
+  assert.deepEqual(await found(`mount --bind ${one}/fs '${at}'`), [true, false, false, true]);
+  assert.deepEqual(
+    await found(`mount -t overlay overlay -o lowerdir=${layer(two)}:${layer(other)} '${at}'`),
+    [false, true, true, false],
+  );
+  assert.deepEqual(await found(`mount -t overlay overlay -o lowerdir=${other}/fs:${one}/fs '${at}'`), [
     true,
     false,
     true,
@@ -62,14 +62,16 @@ test('given mounts of a snapshot’s directory, when it is looked for, then each
   assert.deepEqual(await found(`mount -t tmpfs 1 '${at}'`), [false, false, false, false]);
   // Moved away after it was mounted.
   for (const command of [
-    `mount --bind 1/fs '${at}'`,
-    `mount -t overlay overlay -o lowerdir=${layer(1)}:${layer(2)} '${at}'`,
+    `mount --bind ${one}/fs '${at}'`,
+    `mount -t overlay overlay -o lowerdir=${layer(one)}:${layer(two)} '${at}'`,
   ]) {
     assert.deepEqual(
-      await found(`${command} && mv 1 rm-1`, () => mountPointOf(layer(1), join(snapshots, 'rm-1/fs'))),
+      await found(`${command} && mv ${one} rm-${one}`, () =>
+        mountPointOf(layer(one), join(snapshots, `rm-${one}/fs`)),
+      ),
       [true],
     );
-    renameSync(join(snapshots, 'rm-1'), join(snapshots, '1'));
+    renameSync(join(snapshots, `rm-${one}`), join(snapshots, one));
   }
 });
 
