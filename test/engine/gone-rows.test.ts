@@ -19,6 +19,19 @@ const BLOBS = 2000;
 const blobs = Array.from({ length: BLOBS }, (_, i) => blobKey('ns', digestFor('gone', i)));
 const open = (dir: string) => openLmdbEngine(dir, { indexer: metadataIndexer, graph: createGraph() });
 
+/** A store whose tree has all blobs. */
+async function filled(t: TestContext): ReturnType<typeof open> {
+  const dir = await tempDir(t);
+  const first = await open(dir);
+  await first.update((tx) => {
+    for (const blob of blobs) tx.put(blob, { size: 1 });
+  });
+  await first.close();
+  const engine = await open(dir);
+  t.after(() => engine.close());
+  return engine;
+}
+
 test('given a tree of blobs that are gone, when it is walked, then no node is read, and more rows at a time', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(dir);
@@ -49,14 +62,7 @@ test('given a tree of blobs that are gone, when it is walked, then no node is re
 });
 
 test('given records that were removed a moment ago, when the first that is left is asked for again, then none of them is passed over', async (t) => {
-  const dir = await tempDir(t);
-  const filled = await open(dir);
-  await filled.update((tx) => {
-    for (const blob of blobs) tx.put(blob, { size: 1 });
-  });
-  await filled.close();
-  const engine = await open(dir);
-  t.after(() => engine.close());
+  const engine = await filled(t);
   withoutTree(engine);
   const sorted = blobs.toSorted();
   const first = (prefix: string): string | undefined => [...engine.scan(prefix, { limit: 1 })][0]?.[0];
@@ -86,14 +92,7 @@ test('given records that were removed a moment ago, when the first that is left 
 });
 
 test('given removals that are lost, when their records are asked for, then they are there', async (t) => {
-  const dir = await tempDir(t);
-  const filled = await open(dir);
-  await filled.update((tx) => {
-    for (const blob of blobs) tx.put(blob, { size: 1 });
-  });
-  await filled.close();
-  const engine = await open(dir);
-  t.after(() => engine.close());
+  const engine = await filled(t);
   const storage = withoutTree(engine);
   let fail = (_: Error): void => undefined;
   const appended = new Promise<void>((_, reject) => {

@@ -113,15 +113,18 @@ test('given a pool for removals whose threads cannot start, when they can again,
   assert.deepEqual(trees.map(existsSync), [false, false, false, false, false]);
 });
 
+/** Begins a program that opens a store of records, and keeps its warnings. */
+const opening = (root: string): string =>
+  `const warned = [];
+    const log = (level, message) => { if (level !== 'info') warned.push(message); };
+    const open = () => openDB({ root: ${JSON.stringify(root)}, engine: 'lmdb', snapshotters: [], log });`;
+
 test('given a store whose tree no thread can write, when threads can start again, then all commits are in it', async (t) => {
   const place = await limited(t);
   if (place === undefined) return;
-  const root = JSON.stringify(join(place.dir, 'root'));
   const outcome = run(
     place.env,
-    `const warned = [];
-    const log = (level, message) => { if (level !== 'info') warned.push(message); };
-    const open = () => openDB({ root: ${root}, engine: 'lmdb', snapshotters: [], log });
+    `${opening(join(place.dir, 'root'))}
     let db = await open();
     const write = async (from, to) => {
       for (let i = from; i < to; i += 500)
@@ -143,12 +146,9 @@ test('given a store whose tree no thread can write, when threads can start again
 test('given a store with little to flush, when it is closed and no thread can start, then all of it is in the tree', async (t) => {
   const place = await limited(t);
   if (place === undefined) return;
-  const root = JSON.stringify(join(place.dir, 'root'));
   const outcome = run(
     place.env,
-    `const warned = [];
-    const log = (level, message) => { if (level !== 'info') warned.push(message); };
-    const open = () => openDB({ root: ${root}, engine: 'lmdb', snapshotters: [], log });
+    `${opening(join(place.dir, 'root'))}
     const db = await open();
     for (let i = 0; i < 20; i++) await db.leases.create({ namespace: 'ns' }, { id: 'l' + i });
     await db.close();

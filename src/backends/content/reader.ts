@@ -19,8 +19,8 @@ export class FileReader implements BlobReader {
   readonly #digest: string;
   readonly #handle: FileHandle;
   #closing: Promise<void> | undefined;
-  /** Whether the file system can tell what is in memory. */
-  #tells = true;
+  /** Whether the file system says what is in memory. */
+  #knowsCached = true;
 
   private constructor(path: string, digest: string, handle: FileHandle, size: number) {
     this.#path = path;
@@ -72,9 +72,9 @@ export class FileReader implements BlobReader {
 
   /** 0: it has to be read as usual. */
   #readNow(into: Uint8Array, position: number): number {
-    if (!this.#tells || into.length > NOW_BYTES_MAX) return 0;
+    if (!this.#knowsCached || into.length > NOW_BYTES_MAX) return 0;
     const count = readNow(this.#handle.fd, into, position);
-    this.#tells = count !== 'never';
+    this.#knowsCached = count !== 'never';
     return typeof count === 'number' ? count : 0;
   }
 
