@@ -278,7 +278,7 @@ export interface RemovalReport {
 }
 
 /**
- * Slow work on directories and files, off the main thread. Each stream is processed in order, independently
+ * Slow work on directories and files, off the main thread but for the little that is not worth it. Each stream is processed in order, independently
  * of the others. Implemented by gc/sweep/disk-pool.ts (piscina); without one, backends use the calling
  * thread.
  */

@@ -1,6 +1,7 @@
 /**
- * Deletes whole trees and counts what that freed. Called by the disk job pool's workers (`removeTreeSync`)
- * and, on the calling thread in small steps, by backends that were opened without a pool (`inlineJobs`).
+ * Deletes whole trees and counts what that freed. Called by the disk job pool's workers (`removeTreeSync`), by the pool
+ * for what is not worth a thread (`removeLittle`) and, on the calling thread in small steps, by backends that were opened
+ * without a pool (`inlineJobs`).
  *
  * Trees come from container images and may be hostile, or still be changed by a container: no recursion over
  * their depth, names need not be UTF-8, directories may be unreadable. Each directory is opened below its
@@ -19,6 +20,7 @@ import {
   readdirSync,
   renameSync,
   rmdirSync,
+  type Stats,
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -30,7 +32,11 @@ import { BLOCK_BYTES } from './disk-usage.js';
 import { entryName, SLASH, yieldToEventLoop } from './files.js';
 import { DIRECTORY_ONLY, mountOf, openBeneath } from './sys.js';
 
-const STEPS_BETWEEN_BREATHS = 256;
+/** Files removed without a pause; and a file from which on the file system may take its time. */
+const STEPS_BETWEEN_BREATHS = 64;
+const LARGE_BYTES = 4 * 1024 * 1024;
+/** Trees that `removeLittle` tries. */
+const LITTLE_TREES = 8;
 /** Deeper directories are first moved up to the top of the tree, because each level takes a descriptor. */
 const DEPTH_MAX = 64;
 const REPORTED_ERRORS = 20;
@@ -91,22 +97,40 @@ export const inlineJobs: DiskJobs = {
   },
 };
 
-/** Deletes one tree, pausing after every few hundred files; adds to `sum` at its end. */
+/**
+ * Deletes the first of these as far as that needs no pause. Returns those that are left, of which the first may be removed in part. For
+ * callers that would otherwise start a thread, which takes longer.
+ */
+export function removeLittle(paths: readonly string[], sum: RemovalReport): string[] {
+  for (const [i, path] of paths.entries()) {
+    const steps = removalSteps(path, sum);
+    if (i < LITTLE_TREES && steps.next().done === true) continue;
+    steps.return();
+    return paths.slice(i);
+  }
+  return [];
+}
+
+/** Deletes one tree, pausing after every few dozen files and before a large one; adds to `sum` at its end. */
 export function* removalSteps(tree: string, sum: RemovalReport): Generator<void, void> {
   const report = emptyReport();
   let parent: Directory | undefined;
+  /** The caller may have had enough at a pause. */
+  let isComplete = false;
   try {
     if (lstatSync(tree).isDirectory()) {
       parent = directoryOf(openSync(dirname(tree), DIRECTORY_ONLY), Buffer.from(dirname(tree)), -1);
       yield* new TreeRemoval(parent, Buffer.from(basename(tree)), report).steps();
-    } else unlink(Buffer.from(tree), Buffer.from(tree), report);
+    } else yield* unlinkInSteps(Buffer.from(tree), Buffer.from(tree), report);
+    isComplete = true;
   } catch (error) {
+    isComplete = true;
     if (!isAbsent(error)) addError(report, tree, messageOf(error));
   } finally {
     close(parent);
+    if (isComplete && report.errors.length === 0) report.removed = 1;
+    addReport(sum, report);
   }
-  if (report.errors.length === 0) report.removed = 1;
-  addReport(sum, report);
 }
 
 class TreeRemoval {
@@ -132,7 +156,7 @@ class TreeRemoval {
           const left = this.#entriesLeft(visit);
           if (left === undefined) continue;
           for (const entry of left.entries) {
-            this.#remove(left.directory, entry);
+            yield* this.#remove(left.directory, entry);
             if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
           }
         } catch (error) {
@@ -189,10 +213,10 @@ class TreeRemoval {
     return { directory, entries: readdirSync(path, { encoding: 'buffer', withFileTypes: true }) };
   }
 
-  #remove(directory: Directory, entry: Entry): void {
+  *#remove(directory: Directory, entry: Entry): Generator<void, void> {
     const name = entryName(entry);
     if (entry.isDirectory()) this.#stack.push({ parent: directory, name, rounds: 0 });
-    else unlink(join(directory.prefix, name), join(directory.path, SLASH, name), this.#report);
+    else yield* unlinkInSteps(join(directory.prefix, name), join(directory.path, SLASH, name), this.#report);
   }
 
   #moveUp(visit: Visit): void {
@@ -259,13 +283,29 @@ function makeEnterable(fd: number): void {
 }
 
 /** `path` is for messages. */
-function unlink(place: Buffer, path: Buffer, report: RemovalReport): void {
+function unlink(place: Buffer, path: Buffer, report: RemovalReport, known?: Stats): void {
   try {
-    const { nlink, blocks } = lstatSync(place);
+    const { nlink, blocks } = known ?? lstatSync(place);
     unlinkSync(place);
     if (nlink <= 1) report.bytes += blocks * BLOCK_BYTES;
   } catch (error) {
     // A directory that took its place is found in the next round.
     if (!isAbsent(error) && errnoOf(error) !== 'EISDIR') addError(report, path.toString(), messageOf(error));
+  }
+}
+
+/** The same, with a pause before a large file. */
+function* unlinkInSteps(place: Buffer, path: Buffer, report: RemovalReport): Generator<void, void> {
+  const stats = lookAt(place);
+  if (stats !== undefined && stats.nlink <= 1 && stats.blocks * BLOCK_BYTES >= LARGE_BYTES) yield;
+  unlink(place, path, report, stats);
+}
+
+function lookAt(place: Buffer): Stats | undefined {
+  try {
+    return lstatSync(place);
+  } catch {
+    // Whoever unlinks it says why.
+    return undefined;
   }
 }

@@ -11,7 +11,14 @@ import { copyTree, major, minor } from '../../src/backends/copy-tree.js';
 import { diskUsage } from '../../src/backends/disk-usage.js';
 import { exists } from '../../src/backends/files.js';
 import { canMount } from '../../src/backends/mounts.js';
-import { emptyReport, inlineJobs, removalSteps, removeTreeSync } from '../../src/backends/remove-tree.js';
+import {
+  addReport,
+  emptyReport,
+  inlineJobs,
+  removalSteps,
+  removeLittle,
+  removeTreeSync,
+} from '../../src/backends/remove-tree.js';
 import { supportsEntryTypes } from '../../src/backends/snapshotters/entry-types.js';
 import { mappedRoot } from '../../src/backends/snapshotters/id-map.js';
 import { sys } from '../../src/backends/sys.js';
@@ -151,6 +158,29 @@ test('given a link to a directory, when removed, then what it points at stays', 
   removeTreeSync(join(root, 'top-link'));
   assert.deepEqual(await readdir(root), ['outside']);
   assert.deepEqual(await readdir(join(root, 'outside')), ['file']);
+});
+
+test('given what is more than a little, then the rest is left: many files, a large one, many trees', async (t) => {
+  const root = await tempDir(t);
+  const files = async (tree: string, count: number, bytes: number): Promise<string> => {
+    await mkdir(join(root, tree));
+    for (let i = 0; i < count; i++) await writeFile(join(root, tree, String(i)), Buffer.alloc(bytes));
+    return join(root, tree);
+  };
+  const many = await files('many', 100, 1);
+  const large = await files('large', 1, 5 * 1024 * 1024);
+  const trees = await Promise.all(Array.from({ length: 10 }, (_, i) => files(`t${i}`, 1, 1)));
+  const sum = emptyReport();
+  assert.deepEqual(removeLittle([many, large], sum), [many, large]);
+  assert.deepEqual(removeLittle([large, many], sum), [large, many]);
+  assert.deepEqual(removeLittle([join(large, '0')], sum), [join(large, '0')]);
+  assert.deepEqual(removeLittle(trees, sum), trees.slice(8));
+  assert.deepEqual([(await readdir(large)).length, sum.removed, sum.errors], [1, 8, []]);
+  const left = (await readdir(many)).length;
+  assert.ok(left > 0 && left < 100, `${left} files are left`);
+  for (const path of [many, large, ...trees]) addReport(sum, removeTreeSync(path));
+  assert.deepEqual(await readdir(root), []);
+  assert.ok(sum.bytes >= 5 * 1024 * 1024 + 110 * 4096, 'what was removed in part counts');
 });
 
 /** Steps of the removal one by one; `change` is called after the first. */

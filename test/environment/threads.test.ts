@@ -10,6 +10,9 @@ import { Blobs, named, tarOfFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/temp.js';
 import { buildFaults } from './faults.js';
 
+/** Files whose removal is worth a thread. */
+const MANY = Array.from({ length: 100 }, (_, i) => `file-${i}`);
+
 /** Those of Node's own start with the first work. From then on none does. */
 const LIMIT = `data:text/javascript,${encodeURIComponent(`
   import { readFile } from 'node:fs/promises';
@@ -32,7 +35,10 @@ test('given no thread that can start, when verbs run, then they end with a sente
   const { dir, env } = place;
   const blobs = new Blobs();
   const archive = join(dir, 'image.tar');
-  const { manifest } = await blobs.image([[{ name: 'a', text: 'a' }], [{ name: 'b', text: 'b' }]]);
+  const { manifest } = await blobs.image([
+    MANY.map((name) => ({ name, text: name })),
+    [{ name: 'b', text: 'b' }],
+  ]);
   writeFileSync(archive, await tarOfFiles(blobs.layout([named(manifest, 'example.com/one:1')])));
   const root = join(dir, 'root');
   const without = new Cli(root, env);
@@ -87,14 +93,17 @@ function run(env: Record<string, string>, body: string): unknown {
 test('given a pool for removals whose threads cannot start, when they can again, then it goes on; closing ends at once', async (t) => {
   const place = await limited(t);
   if (place === undefined) return;
-  const trees = ['a', 'b', 'c', 'd', 'e'].map((name) => join(place.dir, name));
-  for (const tree of trees) mkdirSync(join(tree, 'x'), { recursive: true });
-  const [a, b, c, d, e] = trees.map((tree) => JSON.stringify(tree));
+  const trees = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => join(place.dir, name));
+  for (const tree of trees) {
+    mkdirSync(join(tree, 'x'), { recursive: true });
+    for (const name of MANY) writeFileSync(join(tree, 'x', name), '');
+  }
+  const [a, b, c, d, e, f] = trees.map((tree) => JSON.stringify(tree));
   const outcome = run(
     place.env,
     `const told = ({ kind, remedy }) => [kind, remedy.includes('TasksMax')].join();
     const idle = createDiskPool();
-    const failed = [told(await idle.removeTrees('s', [${a}]).catch((error) => error))];
+    const failed = [told(await idle.removeTrees('s', [${f}]).catch((error) => error))];
     await idle.close();
     const pool = createDiskPool();
     threads(true);
@@ -104,13 +113,13 @@ test('given a pool for removals whose threads cannot start, when they can again,
     const all = [pool.removeTrees('s', [${b}]), pool.removeTrees('t', [${c}]), pool.removeTrees('u', [${d}])];
     for (const one of await Promise.allSettled(all)) failed.push(one.status === 'fulfilled' ? 'done' : told(one.reason));
     threads(true);
-    await pool.removeTrees('t', [${c}, ${e}]);
+    await pool.removeTrees('t', [${c}, ${e}, ${f}]);
     await pool.close();
     console.log(JSON.stringify(failed));`,
   );
   const refused = 'Unavailable,true';
   assert.deepEqual(outcome, [refused, 'done', refused, 'done']);
-  assert.deepEqual(trees.map(existsSync), [false, false, false, false, false]);
+  assert.deepEqual(trees.map(existsSync), [false, false, false, false, false, false]);
 });
 
 /** Begins a program that opens a store of records, and keeps its warnings. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isKind } from '../../src/errors.js';
@@ -49,9 +49,37 @@ test('given many jobs of one stream, when removed, then they end in order; close
   await assert.rejects(pool.removeTrees('s', [dir]), (e) => isKind(e, 'FailedPrecondition'));
 });
 
+test('given little to remove, then no thread starts; what is much starts one, which then removes what is little too', async (t) => {
+  const dir = await tempDir(t);
+  const pool = createDiskPool();
+  t.after(() => pool.close());
+  let threads = 0;
+  const started = (): void => void threads++;
+  process.on('worker', started);
+  t.after(() => process.off('worker', started));
+  for (const [tree, files] of [
+    ['little', 20],
+    ['much', 200],
+    ['later', 1],
+  ] as const) {
+    await mkdir(join(dir, tree, 'x'), { recursive: true });
+    for (let i = 0; i < files; i++) await writeFile(join(dir, tree, 'x', String(i)), Buffer.alloc(4096));
+  }
+  const counts: number[] = [];
+  for (const tree of ['little', 'much', 'later']) {
+    const { removed, bytes, errors } = await pool.removeTrees('s', [join(dir, tree)]);
+    assert.deepEqual([removed, errors], [1, []]);
+    assert.ok(tree !== 'much' || bytes >= 200 * 4096, `${bytes} bytes`);
+    counts.push(threads);
+  }
+  assert.deepEqual(counts, [0, 1, 1]);
+  assert.deepEqual(await readdir(dir), []);
+});
+
 test('given a program that leaves its pool open, when its work is done, then it ends by itself', async (t) => {
   const dir = await tempDir(t);
   await mkdir(join(dir, 'tree'));
+  for (let i = 0; i < 100; i++) await writeFile(join(dir, 'tree', String(i)), '');
   const module = new URL('../../src/gc/sweep/disk-pool.js', import.meta.url).href;
   const program = `const { createDiskPool } = await import(${JSON.stringify(module)});
     await createDiskPool().removeTrees('s', [${JSON.stringify(join(dir, 'tree'))}]);

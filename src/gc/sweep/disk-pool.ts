@@ -2,14 +2,14 @@
  * DiskJobs on worker threads: deleting trees never occupies the main thread. Used by content and snapshotter
  * backends; one pool per DB.
  *
- * Threads start with the first job, at most two, and end a while after the last; an idle pool keeps no process
+ * Threads start with the first job that is worth one, at most two, and end a while after the last; an idle pool keeps no process
  * alive. Jobs of one stream run in order, on one thread, which streams share when there are more of them. `close` waits for what was
  * handed in: a thread is never ended in the middle of a job.
  */
 import { fileURLToPath } from 'node:url';
 import type { Piscina } from 'piscina';
 import type { DiskJobs, RemovalReport } from '../../backends/contract.js';
-import { addReport, emptyReport } from '../../backends/remove-tree.js';
+import { addReport, emptyReport, removeLittle } from '../../backends/remove-tree.js';
 import { failedPrecondition } from '../../errors.js';
 import { isNoThread, noThread } from '../../system/threads.js';
 
@@ -108,16 +108,26 @@ class PiscinaPool implements DiskPool {
 
   async #run(stream: string, paths: string[]): Promise<RemovalReport> {
     const total = emptyReport();
-    for (let at = 0; at < paths.length; at += TREES_PER_TASK) {
-      addReport(total, await runOn(await this.#lane(stream), paths.slice(at, at + TREES_PER_TASK)));
+    const left = this.#hasThread(stream) ? paths : removeLittle(paths, total);
+    for (let at = 0; at < left.length; at += TREES_PER_TASK) {
+      addReport(total, await runOn(await this.#lane(stream), left.slice(at, at + TREES_PER_TASK)));
     }
     return total;
   }
 
+  #hasThread(stream: string): boolean {
+    return this.#lanes[this.#place(stream)] !== undefined;
+  }
+
   /** Streams take the lanes in turn. */
-  #lane(stream: string): Promise<Lane> {
+  #place(stream: string): number {
     const at = this.#laneOf.get(stream) ?? this.#laneOf.size % this.#lanes.length;
     this.#laneOf.set(stream, at);
+    return at;
+  }
+
+  #lane(stream: string): Promise<Lane> {
+    const at = this.#place(stream);
     const lane = this.#lanes[at] ?? startLane();
     if (this.#lanes[at] === undefined) {
       this.#lanes[at] = lane;
