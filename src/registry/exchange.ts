@@ -119,8 +119,7 @@ export class Exchange implements AsyncDisposable {
     }
     const isFailure = FAILURES.has(status) && past.lastStatus !== status && request.isLast === true;
     if (!BUSY.has(status) && !isFailure) return false;
-    const seconds = Number(response.header('retry-after'));
-    await this.#pause(past.attempts, seconds > 0 ? seconds * 1000 : undefined);
+    await this.#pause(past.attempts, retryAfter(response));
     return true;
   }
 
@@ -187,6 +186,16 @@ export class Exchange implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#connections.close();
   }
+}
+
+/** Milliseconds; undefined: not said, or over. */
+function retryAfter(response: HttpResponse): number | undefined {
+  const text = response.header('retry-after') ?? '';
+  // A moment is one of the registry's clock: ours may be another.
+  const ms = /^\d+$/.test(text)
+    ? Number(text) * 1000
+    : Date.parse(text) - (Date.parse(response.header('date') ?? '') || Date.now());
+  return ms > 0 ? ms : undefined;
 }
 
 /**

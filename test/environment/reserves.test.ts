@@ -76,12 +76,16 @@ const reserves: Readonly<Record<string, (root: string) => void>> = {
  * bytes, which the tree could use: closing waits for that.
  */
 async function removeAll(disk: Disk, root: string): Promise<void> {
-  for (const name of names) {
-    await opened(disk, root, (db) => db.content.delete(ctx, digestOf(Buffer.from(name.repeat(5000)))));
-    await opened(disk, root, async (db) => {
+  const collect = (): Promise<void> =>
+    opened(disk, root, async (db) => {
       const { backendErrors } = await db.garbageCollect();
       assert.equal(backendErrors, 0);
     });
+  // The snapshot, before blobs free what its metadata could use.
+  await collect();
+  for (const name of names) {
+    await opened(disk, root, (db) => db.content.delete(ctx, digestOf(Buffer.from(name.repeat(5000)))));
+    await collect();
   }
 }
 

@@ -260,6 +260,21 @@ test('given a registry that fails once, or breaks off once before it answers, wh
   }
 });
 
+test('given a registry whose clock is years behind, when it says at what moment to come again, then that is soon', async (t) => {
+  const s = await stage(t);
+  let asked = 0;
+  s.registry.trick = (_request, response, { path }) => {
+    if (!path.endsWith(s.image.layers[0]!.digest) || asked++ > 0) return false;
+    const [date, moment] = ['Wed, 21 Oct 2015 07:28:00 GMT', 'Wed, 21 Oct 2015 07:28:01 GMT'];
+    response.writeHead(429, { date, 'retry-after': moment }).end();
+    return true;
+  };
+  // Without the moment, or by our clock, it would wait until the test is given up.
+  const signal = AbortSignal.timeout(20_000);
+  await fetched(s, { signal, limits: { ...quick, pauseMs: 60_000, pauseMsMax: 60_000 } });
+  assert.equal(asked, 2);
+});
+
 test('given a manifest that is too large, of another kind, or not there, when fetched, then it is refused before anything is', async (t) => {
   const s = await stage(t);
   for (const [head, message] of [

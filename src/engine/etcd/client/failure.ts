@@ -64,8 +64,15 @@ const rules: readonly Rule[] = [
     match: /request is too large|larger than max/,
     kind: 'InvalidArgument',
     text: 'the request is larger than etcd takes',
+    remedy:
+      'make what is written smaller, or start etcd with the default --max-request-bytes (1.5 MiB) or more',
   },
-  { match: /too many operations/, kind: 'InvalidArgument' },
+  {
+    match: /too many operations/,
+    kind: 'InvalidArgument',
+    text: 'etcd takes fewer operations in a transaction than by its defaults',
+    remedy: 'start etcd with the default --max-txn-ops (128) or more',
+  },
   { match: /duplicate key given/, kind: 'Unknown' },
   { match: /requested lease not found/, kind: 'NotFound' },
   {
