@@ -94,6 +94,10 @@ int openWithoutLocks(const char* path, int flags) {
 
 int openFile(const char* path, int flags, ...) {
   if (current == Opening::kWithoutLocks) return openWithoutLocks(path, flags);
+  if (current == Opening::kWithLocks && endsWith(path, "-lock")) {
+    const int locks = memfd_create("ebbtide-locks", MFD_CLOEXEC);
+    if (locks >= 0) return locks;
+  }
   va_list arguments;
   va_start(arguments, flags);
   const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;

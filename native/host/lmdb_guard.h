@@ -6,11 +6,11 @@
 // - it composes a message of up to 129 bytes in a buffer of 100, which ends the process some time later; truncated
 //   here
 // - when LMDB cannot open a file after the first one, it deletes an object twice; an object deleted while a file is
-//   being
-//   opened is freed once, after that has ended
+//   being opened is freed once, after that has ended
 // - it cannot open a file without a lock file, which even readers write to; a file that is opened read-only is
-//   opened
-//   without it, as on a file system that is mounted read-only
+//   opened without it, as on a file system that is mounted read-only
+// - it maps its lock file and writes to it, which ends the process where the disk has no block for that; the locks of a
+//   file that is opened to write are in memory, for the threads of this process (another one may not have it open)
 //
 // Threads: any. `guardLmdb` redirects the calls of a loaded addon.
 #pragma once

@@ -10,7 +10,9 @@
 // Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since
 // 1970, bytes.
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -146,6 +148,18 @@ Napi::Value allocateCall(Info info) {
       result = fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length);
     } while (result != 0 && errno == EINTR);
     check(result);
+    return success(info);
+  });
+}
+
+// (fd of an empty file): where the file system writes to other blocks than those that a file has (btrfs), not for this one.
+Napi::Value writeInPlaceCall(Info info) {
+  return returnErrno(info, [&] {
+    const int fd = numberArgument<int>(info, 0);
+    int flags = 0;
+    check(ioctl(fd, FS_IOC_GETFLAGS, &flags));
+    flags |= FS_NOCOW_FL;
+    check(ioctl(fd, FS_IOC_SETFLAGS, &flags));
     return success(info);
   });
 }
@@ -289,6 +303,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mknod", Napi::Function::New<mknodCall>(env));
   exports.Set("closeOnExec", Napi::Function::New<closeOnExecCall>(env));
   exports.Set("allocate", Napi::Function::New<allocateCall>(env));
+  exports.Set("writeInPlace", Napi::Function::New<writeInPlaceCall>(env));
   exports.Set("leadsTo", Napi::Function::New<leadsToCall>(env));
   exports.Set("guardLmdb", Napi::Function::New<guardLmdbCall>(env));
   exports.Set("isLocked", Napi::Function::New<isLockedCall>(env));

@@ -12,8 +12,8 @@
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, lutimesSync, openSync, readSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { getSystemErrorName } from 'node:util';
 import { addonError, loadAddon } from '../system/addon.js';
+import { errnoName, errnoText } from '../system/errno-names.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
 
 export { MountFlag, parseMountOptions } from './mount-options.js';
@@ -372,9 +372,9 @@ function bytesOf(value: Buffer | number, syscall: string, path: SysPath): Buffer
 }
 
 function systemError(errno: number, syscall: string, path: SysPath, note = ''): NodeJS.ErrnoException {
-  const code = getSystemErrorName(-errno);
+  const code = errnoName(errno);
   const name = typeof path === 'string' ? path : Buffer.from(path).toString('utf8');
-  const error: NodeJS.ErrnoException = new Error(`${code}: ${syscall} '${name}'${note}`);
+  const error: NodeJS.ErrnoException = new Error(`${errnoText(errno)}, ${syscall} '${name}'${note}`);
   return Object.assign(error, { errno: -errno, code, syscall, path: name });
 }
 

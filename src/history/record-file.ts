@@ -11,7 +11,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { invalidArgument, unavailable } from '../errors.js';
-import { allocate } from '../system/allocate.js';
+import { allocate, writeInPlace } from '../system/allocate.js';
 import type { HeldDirectory } from '../system/held-directory.js';
 import { errnoOf } from '../system/system-errors.js';
 
@@ -67,6 +67,7 @@ export class RecordFile {
     const { size } = await this.#file.stat();
     if (size < 2 * HALF_BYTES) {
       await this.#file.chmod(0o600);
+      writeInPlace(this.#file.fd);
       // With its blocks: later it is written on a full disk.
       if (!allocate(this.#file.fd, 0, 2 * HALF_BYTES))
         throw unavailable(`no space for ${path}`, { object: path });

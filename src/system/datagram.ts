@@ -1,6 +1,6 @@
 /** Sends a datagram to a unix socket, which Node cannot. Called by the daemon, to notify systemd. */
-import { getSystemErrorName } from 'node:util';
 import { loadAddon } from './addon.js';
+import { errnoName } from './errno-names.js';
 
 const addon = loadAddon('ebbtide_sys') as
   | { sendDatagram?(address: string, bytes: string): number }
@@ -16,7 +16,7 @@ export const datagramSupported: boolean = addon?.sendDatagram !== undefined;
  */
 export function sendDatagram(address: string, text: string): string | undefined {
   const errno = addon?.sendDatagram?.(address, text) ?? ENOTSUP;
-  return errno === 0 ? undefined : getSystemErrorName(-errno);
+  return errno === 0 ? undefined : errnoName(errno);
 }
 
 const ENOTSUP = 95;

@@ -5,8 +5,8 @@
  */
 import { type BigIntStats, fstatSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { getSystemErrorName } from 'node:util';
 import { loadAddon } from './addon.js';
+import { errnoName } from './errno-names.js';
 import { errnoOf, fsError } from './system-errors.js';
 
 /** Device and inode. */
@@ -56,7 +56,7 @@ export function placeOf(identity: FileIdentity, path: string, below?: Held): Pla
   const result = addon.leadsTo(below?.fd ?? CURRENT, path, identity);
   if (result === 0) return 'same';
   if (result === OTHER) return 'other';
-  const code = getSystemErrorName(-result);
+  const code = errnoName(result);
   if (isNothing(code)) return 'nothing';
   throw fsError('look at', fullPath(path, below), Object.assign(new Error(`${code}: stat`), { code }));
 }

@@ -4,7 +4,6 @@
  * for each page that cannot be written, prints the error of a batch with its stack, and corrupts its memory
  * (native/host/lmdb_guard.h); it still does so where our addon is missing.
  */
-import { getSystemErrorName } from 'node:util';
 import {
   type Database,
   type Key,
@@ -16,6 +15,7 @@ import {
 import { notImplemented } from '../errors.js';
 import { buildCommand, loadAddon } from './addon.js';
 import { closeOnExec } from './descriptors.js';
+import { errnoName } from './errno-names.js';
 import { fsError } from './system-errors.js';
 
 export type { Database, RootDatabase } from 'lmdb';
@@ -28,6 +28,10 @@ const addon = loadAddon('ebbtide_sys') as
       lmdbLines?(): string[];
     }
   | undefined;
+
+/** Whether LMDB's locks are in memory: they are for the threads of the owner's process only. */
+export const locksInMemory = (): boolean =>
+  addon?.guardLmdb?.() === true && addon.opensWithoutLocks?.() === true;
 
 /**
  * `open` of the package, but errors have names instead of numbers as codes, and reads throw them as
@@ -194,9 +198,10 @@ export function withName(error: unknown): unknown {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number') return error;
   const { code } = error;
   // Reads then fail with EINVAL.
+  error.message = error.message.replace(/: Attempting to write page .*$/s, '');
   const told = /MDB_(PANIC|BAD_RSLOT)/.exec(error.message);
   if (told !== null) error.code = told[0];
-  else error.code = code > 0 ? getSystemErrorName(-code) : (names.get(code) ?? `MDB ${code}`);
+  else error.code = code > 0 ? errnoName(code) : (names.get(code) ?? `MDB ${code}`);
   return error;
 }
 
@@ -230,7 +235,7 @@ function named<T>(work: () => T): T {
  */
 export function lmdbSays(): string {
   const lines = addon?.lmdbLines?.() ?? [];
-  return lines.length === 0 ? '' : ` (LMDB: ${[...new Set(lines)].join('; ').trim()})`;
+  return lines.length === 0 ? '' : ` (LMDB: ${[...new Set(lines.map((line) => line.trim()))].join('; ')})`;
 }
 
 let batches = 0;
@@ -240,7 +245,9 @@ const print = console.error;
 function printOthers(...values: unknown[]): void {
   const [error] = values;
   const isOfBatch =
-    values.length === 1 && error instanceof Error && /\/lmdb\/write\.js/.test(error.stack ?? '');
+    values.length === 1 &&
+    error instanceof Error &&
+    /\/lmdb\/(write\.js|dist\/index\.cjs)/.test(error.stack ?? '');
   if (!isOfBatch) print.apply(console, values);
 }
 

@@ -4,6 +4,7 @@
  */
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { shown } from '../held-paths.js';
+import { errnoName, isUnnamed, withNames } from './errno-names.js';
 
 interface Meaning {
   kind: ErrorKind;
@@ -13,6 +14,7 @@ interface Meaning {
 /** For the user of a command, and for the operator of a daemon or a program. */
 export const OPEN_AGAIN =
   'open the store again: run the command again, or restart the daemon or the program that has it';
+const DAMAGED = 'check the file system (fsck): the kernel log has the details';
 const FULL = 'free disk space (`ebbtide gc` works on a full disk too) and try again';
 
 const meanings: Readonly<Record<string, Meaning>> = {
@@ -49,6 +51,8 @@ const meanings: Readonly<Record<string, Meaning>> = {
     remedy: 'try again, or raise the limit of threads and processes (ulimit -u, TasksMax of a unit)',
   },
   EIO: { kind: 'Unavailable', remedy: 'check the disk: the kernel log has the details' },
+  EUCLEAN: { kind: 'Unavailable', remedy: DAMAGED },
+  EBADMSG: { kind: 'Unavailable', remedy: DAMAGED },
   ESTALE: { kind: 'Unavailable', remedy: 'remount the network file system' },
   MDB_PANIC: {
     kind: 'Unavailable',
@@ -71,7 +75,9 @@ const meanings: Readonly<Record<string, Meaning>> = {
 /** The `code` of a Node-style system error; undefined for anything else, including errors of this package. */
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || error instanceof EbbtideError || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
+  if (typeof error.code !== 'string') return undefined;
+  const { code, errno } = error as NodeJS.ErrnoException & { code: string };
+  return isUnnamed(code) && errno !== undefined ? errnoName(-errno) : code;
 }
 
 /**
@@ -99,7 +105,7 @@ export const remedyOf = (code: string): string | undefined => meanings[code]?.re
 /** `cannot <what> <path>: <cause>`; a cause that already has a kind keeps it. */
 export function fsError(what: string, path: string, cause: unknown): EbbtideError {
   const meaning = meanings[errnoOf(cause) ?? ''];
-  const text = cause instanceof Error ? cause.message : String(cause);
+  const text = textOf(cause);
   const inner = cause instanceof EbbtideError ? cause : undefined;
   return new EbbtideError(meaning?.kind ?? kindOf(cause), `cannot ${what} ${path}: ${text}`, {
     object: path,
@@ -112,7 +118,8 @@ export function fsError(what: string, path: string, cause: unknown): EbbtideErro
  * The last word on an error, where it leaves the program: one of the system that nobody has given a kind gets it here. That a
  * path is missing or in the way says nothing about the caller's object.
  */
-export function meant(error: unknown): unknown {
+export function meant(thrown: unknown): unknown {
+  const error = firstOf(thrown);
   if (kindOf(error) !== 'Unknown') return error;
   for (let at = error, depth = 0; at instanceof Error && depth < 32; at = at.cause, depth++) {
     const code = errnoOf(at) ?? '';
@@ -121,8 +128,16 @@ export function meant(error: unknown): unknown {
     if (meaning === undefined || isAbsent(at) || code === 'EEXIST' || meaning.kind === 'Unknown') continue;
     const { object, remedy = meaning.remedy }: Partial<EbbtideError> =
       error instanceof EbbtideError ? error : {};
-    return new EbbtideError(meaning.kind, (error as Error).message, { object, remedy, cause: error });
+    return new EbbtideError(meaning.kind, textOf(error), { object, remedy, cause: error });
   }
+  return error;
+}
+
+/** Of an error, and what then failed on the way out (`using`), the error. */
+function firstOf(thrown: unknown): unknown {
+  let error = thrown;
+  while (error instanceof Error && error.name === 'SuppressedError' && 'suppressed' in error)
+    error = error.suppressed;
   return error;
 }
 
@@ -134,5 +149,11 @@ const noDirectory = (cause: unknown): ConstructorParameters<typeof EbbtideError>
 ];
 
 /** What went wrong, in one line, for logs and removal reports. */
-export const messageOf = (error: unknown): string =>
-  shown(error instanceof Error ? error.message : String(error));
+export const messageOf = (error: unknown): string => shown(textOf(error));
+
+/** An error's message; numbers of the system have names. */
+export function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return withNames(String(error));
+  const { errno } = error as NodeJS.ErrnoException;
+  return withNames(error.message, errno && -errno);
+}

@@ -102,8 +102,7 @@ test('given a store of an earlier version with open modes, when it is opened, th
   chmodSync(database, 0o711);
   for (const name of readdirSync(database)) chmodSync(join(database, name), 0o666);
   const native = layout.snapshotter(root, 'native');
-  for (const name of ['metadata.db', 'metadata.db-lock', 'metadata.lock'])
-    chmodSync(join(native, name), 0o666);
+  for (const name of ['metadata.db', 'metadata.lock']) chmodSync(join(native, name), 0o666);
   chmodSync(join(layout.content(root), 'ingest'), 0o777);
   await (await openDB({ root, log: () => undefined })).close();
   const found = modes(root);

@@ -63,12 +63,6 @@ const reserves: Readonly<Record<string, (root: string) => void>> = {
     const path = snapshotMetadata(root);
     truncateSync(path, statSync(path).size);
   },
-  'LMDB’s lock file': (root) => {
-    const path = join(layout.database(root), 'meta.mdb-lock');
-    const { size } = statSync(path);
-    truncateSync(path, 0);
-    truncateSync(path, size);
-  },
 };
 
 /**

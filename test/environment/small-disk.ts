@@ -1,13 +1,23 @@
 /** A small file system of its own, and filling it to the last byte or file. Making one needs root. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, rmdirSync, statfsSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  rmdirSync,
+  statfsSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
+import { ensurePackages } from '../conformance/debian.js';
 
 export interface Disk {
   path: string;
@@ -16,12 +26,13 @@ export interface Disk {
   free(): void;
 }
 
-const SIZE = 64;
+/** MiB. */
+const SIZES = { ext4: 64, tmpfs: 64, btrfs: 256 } as const;
 
-/** A file system of 64 MiB and some hundred files, or a reason why not. */
+/** A small file system of some hundred files (btrfs: of any number), or a reason why not. */
 export async function smallDisk(
   t: TestContext,
-  kind: 'ext4' | 'tmpfs',
+  kind: keyof typeof SIZES,
   what: 'bytes' | 'inodes',
 ): Promise<Disk | undefined> {
   const { ok, reason } = await canMount();
@@ -29,17 +40,23 @@ export async function smallDisk(
     t.skip(`cannot mount: ${reason}`);
     return undefined;
   }
+  const missing = kind === 'btrfs' ? ensurePackages(['btrfs-progs']) : undefined;
+  if (missing !== undefined) {
+    t.skip(missing);
+    return undefined;
+  }
   const base = await mkdtemp(join(tmpdir(), 'ebbtide-full-'));
   const path = join(base, 'disk');
   await mkdir(path);
   const removed = (): Promise<void> => rm(base, { recursive: true, force: true });
   try {
-    if (kind === 'tmpfs') sys.mount('tmpfs', path, 'tmpfs', 0, `size=${SIZE}m,nr_inodes=600`);
+    if (kind === 'tmpfs') sys.mount('tmpfs', path, 'tmpfs', 0, `size=${SIZES.tmpfs}m,nr_inodes=600`);
     else {
       const image = join(base, 'image');
-      execFileSync('truncate', ['-s', `${SIZE}M`, image]);
+      execFileSync('truncate', ['-s', `${SIZES[kind]}M`, image]);
       // No blocks set aside for root: it is as full for us as for any user.
-      execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '600', image]);
+      if (kind === 'ext4') execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '600', image]);
+      else execFileSync('mkfs.btrfs', ['-q', image]);
       execFileSync('mount', ['-o', 'loop', image, path]);
     }
   } catch (error) {
@@ -54,7 +71,12 @@ export async function smallDisk(
   const ballast: string[] = [];
   return {
     path,
-    fill: () => (what === 'bytes' ? fillBytes(path, ballast) : fillInodes(path, ballast)),
+    fill: () => {
+      if (what === 'inodes') fillInodes(path, ballast);
+      else fillBytes(path, ballast);
+      // It counts what it keeps for its own trees.
+      if (what === 'bytes' && kind !== 'btrfs') assert.equal(statfsSync(path).bavail, 0);
+    },
     free: () => {
       for (const name of ballast.splice(0)) unlinkSync(name);
       rmdirSync(join(path, 'ballast'));
@@ -83,8 +105,8 @@ function fillBytes(path: string, ballast: string[]): void {
       assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
     }
   }
+  fsyncSync(fd);
   closeSync(fd);
-  assert.equal(statfsSync(path).bavail, 0);
 }
 
 function fillInodes(path: string, ballast: string[]): void {

@@ -6,11 +6,11 @@
  * before LMDB opens it, and never changed. A new file gets its name when it is complete and on disk, so that
  * a power cut leaves no partial one.
  */
-import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition, notFound, openedReadOnly, unavailable, unknownError } from '../../errors.js';
-import { allocate } from '../../system/allocate.js';
+import { allocate, writeInPlace } from '../../system/allocate.js';
 import {
   type Database,
   lmdbSays,
@@ -20,7 +20,9 @@ import {
   type Snapshot,
   withoutPrinting,
 } from '../../system/lmdb.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
 import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb-readers.js';
+import { openPrivate } from '../../system/private-file.js';
 import { syncDirectory } from '../../system/sync-directory.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import { yieldToEventLoop } from '../files.js';
@@ -44,7 +46,6 @@ const LAST_PAGE_OFFSET = 144;
 const TRANSACTION_OFFSET = 152;
 /** Allocated bytes after the last page, so that snapshots can be removed on a full disk. */
 const RESERVE_BYTES = 256 * 1024;
-const LMDB_LOCK_BYTES = 16 * 1024;
 /** The newest pages of a valid file may never have been written if they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 
@@ -86,7 +87,7 @@ export class MetastoreFile {
     const existed = inspect(path);
     try {
       if (!existed) await create(path, tables);
-      preparePrivate(path);
+      prepareFiles(path);
       if (lock !== undefined) await awaitOlderReaders(path, lock);
       return new MetastoreFile(path, existed, openEnvironment(path, tables), {
         lock: lock?.fd,
@@ -195,24 +196,6 @@ export class MetastoreFile {
   }
 }
 
-/**
- * Called before LMDB opens it in this process: makes its files private to the owner, and allocates the mapped
- * part of its lock file, because a missing block under a mapped page would kill the process on a full disk.
- */
-function preparePrivate(path: string): void {
-  for (const name of [path, `${path}-lock`]) {
-    const fd = openSync(name, constants.O_RDWR | constants.O_CREAT, 0o600);
-    try {
-      const { size, blocks, mode } = fstatSync(fd);
-      if ((mode & 0o777) !== 0o600) fchmodSync(fd, 0o600);
-      if (name !== path && (size < LMDB_LOCK_BYTES || blocks * 512 < size))
-        writeSync(fd, Buffer.alloc(Math.max(size, LMDB_LOCK_BYTES)), 0, undefined, 0);
-    } finally {
-      closeSync(fd);
-    }
-  }
-}
-
 const options = {
   noSubdir: true,
   encoding: 'binary',
@@ -230,9 +213,12 @@ const openEnvironment = (path: string, tables: number): RootDatabase<Buffer, Buf
 
 async function create(path: string, tables: number): Promise<void> {
   const draft = `${path}.new`;
-  const lock = `${draft}-lock`;
+  const lock = lmdbLockPath(draft);
   for (const name of [draft, lock]) await rm(name, { force: true });
-  preparePrivate(draft);
+  const fd = openPrivate(draft, constants.O_RDWR | constants.O_CREAT);
+  writeInPlace(fd);
+  closeSync(fd);
+  prepareFiles(draft);
   await openEnvironment(draft, tables).close();
   const handle = await openFile(draft, 'r+');
   try {

@@ -10,6 +10,7 @@ import { resolve } from 'node:path';
 import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { NoStore } from '../../no-store.js';
+import { prepareFiles } from '../../system/lmdb-files.js';
 import { awaitOlderReaders, Readers } from '../../system/lmdb-readers.js';
 import { syncDirectoryNow } from '../../system/sync-directory.js';
 import type { EngineOptions } from '../contract.js';
@@ -24,7 +25,6 @@ import {
   inspectDataFile,
   type Owner,
   ownDirectory,
-  prepareFiles,
 } from './disk/files.js';
 import { writeError } from './disk/write-error.js';
 import { flushBatches } from './flush/flush.js';

@@ -12,11 +12,12 @@
 import { closeSync, fdatasyncSync, openSync, rmSync } from 'node:fs';
 import { present, unavailable } from '../../errors.js';
 import type { RootDatabase } from '../../system/lmdb.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
 import type { Key, ScanOptions, TreeCopy, Value } from '../contract.js';
 import { CHUNK_BYTES, CHUNK_MAX } from '../core/reads.js';
 import { decodeSlice } from '../schema/codec.js';
 import { readState, type StoreState, writeState } from './checkpoint.js';
-import { DataFile, fileError, foreign, inspectDataFile, lmdbLockPath, prepareFiles } from './disk/files.js';
+import { DataFile, fileError, foreign, inspectDataFile } from './disk/files.js';
 import { newestRevision } from './graph-loader.js';
 import { LmdbStorage } from './storage.js';
 import { checkLayout, type Databases, openDatabases } from './tree/databases.js';

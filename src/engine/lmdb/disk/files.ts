@@ -3,18 +3,9 @@
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
  *
- * Everything here is for the owner alone (0600, the directory 0700), whatever the umask: a process that can read a file can lock it.
+ * Everything here is for the owner alone (0600, the directory 0700), whatever the umask.
  */
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EbbtideError, failedPrecondition, unknownError } from '../../../errors.js';
 import { StoreInUse } from '../../../in-use.js';
@@ -24,14 +15,13 @@ import { HeldDirectory } from '../../../system/held-directory.js';
 import { type LockFile, tryOwn } from '../../../system/lmdb-readers.js';
 import { lockHolder } from '../../../system/lock-holder.js';
 import { makeDirectories } from '../../../system/make-directories.js';
+import { openPrivate } from '../../../system/private-file.js';
 import { syncDirectoryNow } from '../../../system/sync-directory.js';
-import { errnoOf, fsError } from '../../../system/system-errors.js';
+import { errnoOf, fsError, isFull } from '../../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
 /** A data file that is being made. */
 export const draftPath = (path: string): string => `${path}.new`;
-/** The file of LMDB's own locks and readers. */
-export const lmdbLockPath = (path: string): string => `${path}-lock`;
 
 /** A file system failure with its kind, path and remedy. */
 export const fileError = (what: string, path: string, cause: unknown): EbbtideError =>
@@ -89,40 +79,6 @@ function openLock(path: string, flags: number): number {
     return openPrivate(path, flags);
   } catch (error) {
     throw fileError('open', path, error);
-  }
-}
-
-/** Opens a file, making it if the flags say so, that only the owner may read and write from now on. */
-export function openPrivate(path: string, flags: number): number {
-  const fd = openSync(path, flags, 0o600);
-  try {
-    if ((fstatSync(fd).mode & 0o777) !== 0o600) fchmodSync(fd, 0o600);
-  } catch (error) {
-    // Whose file it is decides.
-    if (errnoOf(error) !== 'EPERM') {
-      closeSync(fd);
-      throw error;
-    }
-  }
-  return fd;
-}
-
-const LMDB_LOCK_BYTES = 16 * 1024;
-
-/**
- * Before LMDB opens its files for the first time in a process: they are private, and what it maps of its lock file has
- * blocks, because a full disk under a mapped page would end the process.
- */
-export function prepareFiles(path: string): void {
-  closeSync(openPrivate(path, constants.O_RDWR | constants.O_CREAT));
-  const fd = openPrivate(lmdbLockPath(path), constants.O_RDWR | constants.O_CREAT);
-  try {
-    const { size, blocks } = fstatSync(fd);
-    if (size < LMDB_LOCK_BYTES || blocks * 512 < size) {
-      writeSync(fd, Buffer.alloc(Math.max(size, LMDB_LOCK_BYTES)), 0, undefined, 0);
-    }
-  } finally {
-    closeSync(fd);
   }
 }
 
@@ -292,16 +248,17 @@ export class DataFile {
 
   /**
    * After LMDB has closed the file. It ends where its pages do, so that one that is cut off shows; the reserve stays after
-   * the end, for the next owner may find the disk full. `isFull`: on a disk where blocks that are given up may be gone.
+   * the end, for the next owner may find the disk full. `isDiskFull`: on a disk where blocks that are given up may be gone.
    */
-  close(isFull = false): void {
+  close(isDiskFull = false): void {
     try {
       const used = this.usedBytes();
       const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
-      if (!this.#readOnly) ftruncateSync(this.#fd, isFull ? used + reserve : used);
+      if (!this.#readOnly) ftruncateSync(this.#fd, isDiskFull ? used + reserve : used);
       if (reserve > 0) allocate(this.#fd, used, reserve);
     } catch (error) {
-      throw fileError('close', this.#path, error);
+      // A file system may need room to shorten a file (btrfs with a quota): it stays as long as it was.
+      if (!isFull(error)) throw fileError('close', this.#path, error);
     } finally {
       closeSync(this.#fd);
     }

@@ -1,6 +1,6 @@
 /** What a failing write of a store's files means to the caller: always Unavailable, for the same write may work later. */
 import { EbbtideError, unavailable } from '../../../errors.js';
-import { errnoOf, remedyOf } from '../../../system/system-errors.js';
+import { errnoOf, remedyOf, textOf } from '../../../system/system-errors.js';
 
 /** What LMDB reports where the system says otherwise. */
 const texts: Readonly<Record<string, string>> = {
@@ -12,7 +12,7 @@ const texts: Readonly<Record<string, string>> = {
 export function writeError(path: string, cause: unknown): EbbtideError {
   if (cause instanceof EbbtideError) return cause;
   const code = errnoOf(cause) ?? '';
-  const text = texts[code] ?? (cause instanceof Error ? cause.message : String(cause));
+  const text = texts[code] ?? textOf(cause);
   return unavailable(`cannot write to ${path}: ${text}`, { object: path, remedy: writeRemedy(code), cause });
 }
 

@@ -52,7 +52,8 @@ function respond(request: Request): Response {
       request.batches.map((batch) => Buffer.from(batch)),
     );
   } catch (error) {
-    return { error: writeError(path, error).message + lmdbSays() };
+    const { message, remedy } = writeError(path, error);
+    return { error: message + lmdbSays(), remedy };
   } finally {
     Atomics.store(flags, Flag.busy, 0);
     Atomics.notify(flags, Flag.busy);

@@ -24,9 +24,11 @@ import {
   writeSync,
 } from 'node:fs';
 import { present } from '../../../errors.js';
+import { writeInPlace } from '../../../system/allocate.js';
+import { openPrivate } from '../../../system/private-file.js';
 import { syncDirectoryNow } from '../../../system/sync-directory.js';
 import { isFull } from '../../../system/system-errors.js';
-import { fileError, openPrivate } from '../disk/files.js';
+import { fileError } from '../disk/files.js';
 import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './format.js';
 import { logPaths, type Recovered } from './recovery.js';
 
@@ -325,7 +327,10 @@ export class Wal {
     try {
       const isNew = !existsSync(path);
       const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);
-      if (isNew) syncDirectoryNow(this.#dir);
+      if (isNew) {
+        writeInPlace(fd);
+        syncDirectoryNow(this.#dir);
+      }
       const file = { path, fd, allocated: fstatSync(fd).size, used: 0, revision: 0, mark: undefined };
       this.#files[index] = file;
       return file;
