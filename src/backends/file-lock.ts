@@ -7,7 +7,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { unavailable } from '../errors.js';
 import { type FileIdentity, identityOf } from '../system/file-identity.js';
 import type { HeldDirectory } from '../system/held-directory.js';
-import { tryOwn } from '../system/lmdb-readers.js';
+import { tryOwn } from '../system/lmdb/readers.js';
 import { lockHolder } from '../system/lock-holder.js';
 import { fsError } from '../system/system-errors.js';
 

@@ -15,6 +15,7 @@ interface Meaning {
 export const OPEN_AGAIN =
   'open the store again: run the command again, or restart the daemon or the program that has it';
 const DAMAGED = 'check the file system (fsck): the kernel log has the details';
+export const WRITTEN_INTO = `a restore does that: stop what has it open, restore it again, then ${OPEN_AGAIN}`;
 const FULL = 'free disk space (`ebbtide gc` works on a full disk too) and try again';
 
 const meanings: Readonly<Record<string, Meaning>> = {
@@ -64,7 +65,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
   },
   MDB_BAD_RSLOT: {
     kind: 'Unavailable',
-    remedy: `another program has written into the open store, as a restore does; stop what has it open, restore it again, then ${OPEN_AGAIN}`,
+    remedy: `another program has written into the open store; ${WRITTEN_INTO}`,
   },
   MDB_MAP_FULL: { kind: 'Unavailable', remedy: OPEN_AGAIN },
   MDB_CORRUPTED: { kind: 'Unknown', remedy: 'restore the file from a copy' },

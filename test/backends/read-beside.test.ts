@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import type { SnapshotInfo } from '../../src/backends/contract.js';
 import { openNative } from '../../src/backends/snapshotters/native.js';
 import type { DirectorySnapshotter } from '../../src/backends/snapshotters/snapshotter.js';
-import { Readers } from '../../src/system/lmdb-readers.js';
+import { Readers } from '../../src/system/lmdb/readers.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
 
 async function all(snapshotter: DirectorySnapshotter): Promise<SnapshotInfo[]> {

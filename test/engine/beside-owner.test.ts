@@ -1,4 +1,4 @@
-/** A store that is read beside the process that owns it and goes on writing: read-only.ts, lmdb-readers.ts. */
+/** A store that is read beside the process that owns it and goes on writing: read-only.ts, readers.ts. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,7 +16,7 @@ import { openDatabases } from '../../src/engine/lmdb/tree/databases.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
-import { newestTransaction } from '../../src/system/lmdb-readers.js';
+import { newestTransaction } from '../../src/system/lmdb/readers.js';
 import { commitShown } from './slots.js';
 import { tempDir } from './temp.js';
 

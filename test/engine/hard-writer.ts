@@ -7,7 +7,7 @@ import { openSync, writeSync } from 'node:fs';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
-import { Readers } from '../../src/system/lmdb-readers.js';
+import { Readers } from '../../src/system/lmdb/readers.js';
 import { newestKey, recordsOf } from './slots.js';
 
 const AT_ONCE = 16;

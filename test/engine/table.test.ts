@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Table } from '../../src/engine/lmdb/tree/table.js';
-import { open, type RootDatabase } from '../../src/system/lmdb.js';
+import { open, type RootDatabase } from '../../src/system/lmdb/lmdb.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 

@@ -10,7 +10,7 @@ import type { DB } from '../../src/db.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content/content-helpers.js';
-import { open as openLmdb } from '../../src/system/lmdb.js';
+import { open as openLmdb } from '../../src/system/lmdb/lmdb.js';
 import { tempDir } from '../support/temp.js';
 import { type Disk, smallDisk } from './small-disk.js';
 

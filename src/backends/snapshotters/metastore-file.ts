@@ -11,6 +11,7 @@ import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition, notFound, openedReadOnly, unavailable, unknownError } from '../../errors.js';
 import { allocate, writeInPlace } from '../../system/allocate.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb/files.js';
 import {
   type Database,
   lmdbSays,
@@ -19,9 +20,9 @@ import {
   type RootDatabase,
   type Snapshot,
   withoutPrinting,
-} from '../../system/lmdb.js';
-import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
-import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb-readers.js';
+} from '../../system/lmdb/lmdb.js';
+import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb/readers.js';
+import { WrittenState } from '../../system/lmdb/written-state.js';
 import { openPrivate } from '../../system/private-file.js';
 import { syncDirectory } from '../../system/sync-directory.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
@@ -49,13 +50,19 @@ const RESERVE_BYTES = 256 * 1024;
 /** The newest pages of a valid file may never have been written if they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 
+interface Owned {
+  readonly fd: number;
+  readonly readers: Readers | undefined;
+  readonly written: WrittenState;
+}
+
 export class MetastoreFile {
   readonly path: string;
   /** False when the file was created. */
   readonly existed: boolean;
   readonly #root: RootDatabase<Buffer, Buffer>;
   /** Undefined: it is read-only. */
-  readonly #owned: { readonly fd: number; readonly readers: Readers | undefined } | undefined;
+  readonly #owned: Owned | undefined;
   readonly #snapshot: Snapshot | undefined;
   /** Allocated bytes, as far as known. */
   #allocated = 0;
@@ -75,7 +82,7 @@ export class MetastoreFile {
     }
     const fd = openSync(path, 'r+');
     const readers = access.lock === undefined ? undefined : new Readers(access.lock, fd, root);
-    this.#owned = { fd, readers };
+    this.#owned = { fd, readers, written: new WrittenState(fd, path) };
     this.#hasReserve();
   }
 
@@ -138,8 +145,10 @@ export class MetastoreFile {
         remedy: 'free disk space (removals and `ebbtide gc` work on a full disk too) and try again',
       });
     }
+    const { readers, written } = this.#owned;
+    written.verify();
     try {
-      this.#owned.readers?.look();
+      readers?.look();
       await withoutPrinting(() =>
         this.#root.batch(() => {
           for (const { table, key, value } of writes) {
@@ -157,6 +166,8 @@ export class MetastoreFile {
         remedy: 'free disk space or make the file writable, and try again',
         cause,
       });
+    } finally {
+      written.note();
     }
   }
 

@@ -10,7 +10,7 @@
  * never sees a directory whose record is not committed yet. A resolved write is on disk.
  */
 import { EbbtideError, failedPrecondition, notFound, unknownError } from '../../errors.js';
-import type { LockFile } from '../../system/lmdb-readers.js';
+import type { LockFile } from '../../system/lmdb/readers.js';
 import { fsError } from '../../system/system-errors.js';
 import {
   added,

@@ -21,7 +21,7 @@ import { adaptLabels, parseFilters } from '../../model/filters.js';
 import { compactMap, copyMap } from '../../model/labels.js';
 import { closeAll } from '../../system/close-all.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { ReaderSeat } from '../../system/lmdb-readers.js';
+import { ReaderSeat } from '../../system/lmdb/readers.js';
 import type {
   DiskJobs,
   Mount,

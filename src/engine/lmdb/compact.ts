@@ -16,7 +16,7 @@ import { dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
-import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb/files.js';
 import { syncDirectoryNow } from '../../system/sync-directory.js';
 import type { EngineOptions } from '../contract.js';
 import { DataFile, draftPath, fileError } from './disk/files.js';

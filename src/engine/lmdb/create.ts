@@ -5,7 +5,7 @@
  * has another name and is made again; under the final name LMDB and we would have to take it for a foreign file.
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
-import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb/files.js';
 import { DataFile, draftPath, fileError } from './disk/files.js';
 import { openDatabases } from './tree/databases.js';
 

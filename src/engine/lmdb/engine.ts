@@ -10,8 +10,9 @@ import { resolve } from 'node:path';
 import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { NoStore } from '../../no-store.js';
-import { prepareFiles } from '../../system/lmdb-files.js';
-import { awaitOlderReaders, Readers } from '../../system/lmdb-readers.js';
+import { prepareFiles } from '../../system/lmdb/files.js';
+import { awaitOlderReaders, Readers } from '../../system/lmdb/readers.js';
+import { writtenInto } from '../../system/lmdb/written-state.js';
 import { syncDirectoryNow } from '../../system/sync-directory.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
@@ -298,7 +299,10 @@ function makeEngine(
   if (afterClose !== undefined) storage.beforeRelease = () => afterClose(dataPath(owner.directory.at));
   storage.journalBytes = () => checkpointer.journalBytes;
   storage.onTrouble = warn;
-  storage.verifyPlace = () => owner.verify();
+  storage.verifyPlace = () => {
+    owner.verify();
+    if (!log.isOurs) throw writtenInto(owner.directory.path);
+  };
   storage.afterClose = () => owner.release();
   return engine;
 }

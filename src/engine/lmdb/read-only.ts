@@ -7,7 +7,7 @@
  * acknowledged before is in the log then, or was brought into the tree before the log was read. If the two do not follow one
  * another (the log went on in its other file between two reads), both are taken again.
  *
- * The state of the tree stays as it is because the owner knows of its readers (system/lmdb-readers.ts).
+ * The state of the tree stays as it is because the owner knows of its readers (system/lmdb/readers.ts).
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { newestTransaction, ReaderSeat, takeNewest } from '../../system/lmdb-readers.js';
+import { newestTransaction, ReaderSeat, takeNewest } from '../../system/lmdb/readers.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { readState, type StoreState } from './checkpoint.js';

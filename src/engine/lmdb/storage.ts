@@ -5,7 +5,7 @@
  * graph journal, so that records and graph never come apart.
  */
 
-import { unknownError } from '../../errors.js';
+import { type EbbtideError, unknownError } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, StoredNode, Value } from '../contract.js';
@@ -137,8 +137,17 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   /** What the tree has, unless commits that it does not have yet took it away. */
   #find(key: Key): Found | undefined {
     const found = find(this.#dbs, key, this.#isSuperseded);
-    if (found?.id !== undefined && found.end === 0) throw missingNode(found.id, key);
+    if (found?.id !== undefined && found.end === 0) throw this.#missingNode(found.id, key);
     return found;
+  }
+
+  #missingNode(id: number, key: Key): EbbtideError {
+    // It may be another tree that something has put in the place of this one.
+    this.verifyPlace();
+    return unknownError(`the store is damaged: ${printable(key)} has no node ${id}`, {
+      object: key,
+      remedy: 'run a check and restore the store from a copy',
+    });
   }
 
   /** Whether a node of the tree has gone since, or stands for another key. */
@@ -202,7 +211,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     for (const row of rowsWithin(this.#dbs, walk.bounds, Math.min(limit, CHUNK_ROWS), walk.isGone)) {
       walk.reached(row.key);
       if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
-      if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
+      if (row.id !== undefined && row.end === 0) throw this.#missingNode(row.id, row.key);
       const from = valueStart(row);
       if (from < 0) continue;
       left -= row.end - from;
@@ -492,9 +501,3 @@ async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined
 function valueStart({ id, bytes, start, end }: Found): number {
   return id === undefined ? start : nodeParts(id, bytes, end).valueStart;
 }
-
-const missingNode = (id: number, key: Key) =>
-  unknownError(`the store is damaged: ${printable(key)} has no node ${id}`, {
-    object: key,
-    remedy: 'run a check and restore the store from a copy',
-  });

@@ -11,8 +11,8 @@
  */
 import { closeSync, fdatasyncSync, openSync, rmSync } from 'node:fs';
 import { present, unavailable } from '../../errors.js';
-import type { RootDatabase } from '../../system/lmdb.js';
-import { lmdbLockPath, prepareFiles } from '../../system/lmdb-files.js';
+import { lmdbLockPath, prepareFiles } from '../../system/lmdb/files.js';
+import type { RootDatabase } from '../../system/lmdb/lmdb.js';
 import type { Key, ScanOptions, TreeCopy, Value } from '../contract.js';
 import { CHUNK_BYTES, CHUNK_MAX } from '../core/reads.js';
 import { decodeSlice } from '../schema/codec.js';

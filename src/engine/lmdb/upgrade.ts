@@ -26,16 +26,17 @@ const CUSHION_PART = 2;
 export function upgrade(dbs: Databases, file: DataFile): boolean {
   const layout = layoutOf(dbs);
   if (layout === LAYOUT) return false;
-  file.keepCushion(Math.ceil(file.usedBytes() / CUSHION_PART));
-  dbs.env.transactionSync(() => {
-    for (const table of [dbs.keys, dbs.links, dbs.counters]) table.moveHashedKeys();
-    if (layout < 2) {
-      moveKeys(dbs);
-      moveChildren(dbs);
-      forgetGraph(dbs);
-    }
-    setLayout(dbs);
-  });
+  file.write(Math.ceil(file.usedBytes() / CUSHION_PART), () =>
+    dbs.env.transactionSync(() => {
+      for (const table of [dbs.keys, dbs.links, dbs.counters]) table.moveHashedKeys();
+      if (layout < 2) {
+        moveKeys(dbs);
+        moveChildren(dbs);
+        forgetGraph(dbs);
+      }
+      setLayout(dbs);
+    }),
+  );
   dbs.env.resetReadTxn();
   return true;
 }

@@ -9,7 +9,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { compareUtf8 } from '../../../model/utf8.js';
-import type { Database } from '../../../system/lmdb.js';
+import type { Database } from '../../../system/lmdb/lmdb.js';
 import type { Key } from '../../contract.js';
 import { encodeKey } from './key-codec.js';
 

@@ -12,7 +12,8 @@ import { StoreInUse } from '../../../in-use.js';
 import { allocate } from '../../../system/allocate.js';
 import { type FileIdentity, identityOf } from '../../../system/file-identity.js';
 import { HeldDirectory } from '../../../system/held-directory.js';
-import { type LockFile, tryOwn } from '../../../system/lmdb-readers.js';
+import { type LockFile, tryOwn } from '../../../system/lmdb/readers.js';
+import { WrittenState } from '../../../system/lmdb/written-state.js';
 import { lockHolder } from '../../../system/lock-holder.js';
 import { makeDirectories } from '../../../system/make-directories.js';
 import { openPrivate } from '../../../system/private-file.js';
@@ -198,17 +199,40 @@ export class DataFile {
   #size: number;
   /** Bytes that have blocks, as far as is known. */
   #allocated = 0;
+  readonly #written: WrittenState;
 
-  constructor(path: string, readOnly: boolean) {
+  /** @param written of the threads that have the file open, too */
+  constructor(path: string, readOnly: boolean, written?: SharedArrayBuffer) {
     this.#path = path;
     this.#readOnly = readOnly;
     this.#fd = openSync(path, readOnly ? 'r' : 'r+');
+    this.#written = new WrittenState(this.#fd, path, written);
     this.#size = fstatSync(this.#fd).size;
     this.keepCushion(0);
   }
 
   get fd(): number {
     return this.#fd;
+  }
+
+  /** For the threads that have the file open, too. */
+  get written(): SharedArrayBuffer {
+    return this.#written.shared;
+  }
+
+  /**
+   * Runs a transaction that adds up to so many bytes. Unavailable when another program has written to the file. REQUIRES: no
+   * other one is under way.
+   */
+  write(more: number, transaction: () => void): void {
+    this.#written.verify();
+    this.keepCushion(more);
+    try {
+      transaction();
+    } finally {
+      this.#written.note();
+    }
+    this.keepCushion(0);
   }
 
   /** Bytes of pages in use. */
@@ -252,6 +276,7 @@ export class DataFile {
    */
   close(isDiskFull = false): void {
     try {
+      if (!this.#written.isOurs) return;
       const used = this.usedBytes();
       const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
       if (!this.#readOnly) ftruncateSync(this.#fd, isDiskFull ? used + reserve : used);

@@ -8,7 +8,7 @@
 import { readlinkSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
-import { lmdbSays } from '../../../system/lmdb.js';
+import { lmdbSays } from '../../../system/lmdb/lmdb.js';
 import { DataFile } from '../disk/files.js';
 import { writeError } from '../disk/write-error.js';
 import { openDatabases } from '../tree/databases.js';
@@ -19,10 +19,10 @@ import { Flag } from './flusher.js';
 
 const NICE = 5;
 giveWay();
-const { path, shared } = workerData as WorkerData; // only flusher.ts starts this
+const { path, shared, written } = workerData as WorkerData; // only flusher.ts starts this
 const flags = new Int32Array(shared);
 const dbs = await openDatabases(path, false);
-const file = new DataFile(path, false);
+const file = new DataFile(path, false, written);
 
 /** Other threads that wait for a processor go before this one; it still gets about a quarter of a busy one. */
 function giveWay(): void {

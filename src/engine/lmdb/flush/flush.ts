@@ -37,26 +37,26 @@ export function flushBatches(dbs: Databases, file: DataFile, buffers: readonly B
   for (const batch of batches) visitRows(batch, rows);
   const recordDelta = batches.reduce((sum, batch) => sum + batch.recordDelta, 0);
   const entry = encodeJournal(batches[0]?.previous ?? 0, recordDelta, rows.ops);
-  file.keepCushion(rows.size * ROW_CUSHION_BYTES);
   dbs.readers?.look();
-  dbs.env.transactionSync(() => {
-    rows.put();
-    void dbs.journal.put(journalKey(last.revision), entry);
-  });
-  file.keepCushion(0);
+  file.write(rows.size * ROW_CUSHION_BYTES, () =>
+    dbs.env.transactionSync(() => {
+      rows.put();
+      void dbs.journal.put(journalKey(last.revision), entry);
+    }),
+  );
   return { revision: last.revision, journalBytes: entry.length };
 }
 
 export function runJobs(dbs: Databases, file: DataFile, jobs: readonly Job[]): void {
   const bytes = jobs.reduce((sum, { value }) => sum + (value?.length ?? 0), 0);
-  file.keepCushion(bytes + jobs.length * ROW_CUSHION_BYTES);
   dbs.readers?.look();
-  dbs.env.transactionSync(() => {
-    for (const job of jobs) {
-      if (job.into === 'meta') void dbs.meta.put(job.key, asBuffer(job.value));
-      else if (job.value === undefined) void dbs[job.into].remove(asBuffer(job.key));
-      else void dbs[job.into].put(asBuffer(job.key), asBuffer(job.value));
-    }
-  });
-  file.keepCushion(0);
+  file.write(bytes + jobs.length * ROW_CUSHION_BYTES, () =>
+    dbs.env.transactionSync(() => {
+      for (const job of jobs) {
+        if (job.into === 'meta') void dbs.meta.put(job.key, asBuffer(job.value));
+        else if (job.value === undefined) void dbs[job.into].remove(asBuffer(job.key));
+        else void dbs[job.into].put(asBuffer(job.key), asBuffer(job.value));
+      }
+    }),
+  );
 }

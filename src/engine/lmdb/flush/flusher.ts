@@ -8,7 +8,7 @@
  */
 import type { Worker } from 'node:worker_threads';
 import { unavailable } from '../../../errors.js';
-import { lmdbSays } from '../../../system/lmdb.js';
+import { lmdbSays } from '../../../system/lmdb/lmdb.js';
 import { startThread } from '../../../system/threads.js';
 import type { DataFile } from '../disk/files.js';
 import { writeError, writeRemedy } from '../disk/write-error.js';
@@ -51,6 +51,8 @@ export const Flag = { busy: 0, ending: 1 } as const;
 export interface WorkerData {
   path: string;
   shared: SharedArrayBuffer;
+  /** Of the data file. */
+  written: SharedArrayBuffer;
 }
 export type Request =
   | { kind: 'flush'; batches: Uint8Array[] }
@@ -350,7 +352,7 @@ export class Flusher {
     // One that could not start (no descriptor, no memory) may start now.
     if (this.#worker?.isGone) this.#worker = undefined;
     try {
-      this.#worker ??= new Thread(this.#path);
+      this.#worker ??= new Thread(this.#path, this.#file.written);
       if (request.kind !== 'ids') this.#dbs.readers?.look();
     } catch (error) {
       const { message, remedy } = writeError(this.#path, error);
@@ -383,10 +385,10 @@ class Thread {
   #gone: string | undefined;
   readonly #ended: Promise<void>;
 
-  constructor(path: string) {
+  constructor(path: string, written: SharedArrayBuffer) {
     const shared = new SharedArrayBuffer(8);
     this.#flags = new Int32Array(shared);
-    const data: WorkerData = { path, shared };
+    const data: WorkerData = { path, shared, written };
     this.#worker = startThread(new URL('./flush-worker.js', import.meta.url), { workerData: data });
     this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#responded(response));

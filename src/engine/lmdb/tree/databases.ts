@@ -6,8 +6,14 @@
  * commits are grouped anyway, and made a single caller slower.
  */
 import { failedPrecondition } from '../../../errors.js';
-import { type Database, open, openReadOnly, type RootDatabase, type Snapshot } from '../../../system/lmdb.js';
-import type { Readers } from '../../../system/lmdb-readers.js';
+import {
+  type Database,
+  open,
+  openReadOnly,
+  type RootDatabase,
+  type Snapshot,
+} from '../../../system/lmdb/lmdb.js';
+import type { Readers } from '../../../system/lmdb/readers.js';
 import type { ChildTable } from '../codec/child-links.js';
 import { fileError, foreign } from '../disk/files.js';
 import { Table } from './table.js';

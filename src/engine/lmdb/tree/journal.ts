@@ -6,7 +6,7 @@
  *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
  *   little-endian; then the words (packed-ops.ts)
  */
-import type { Database } from '../../../system/lmdb.js';
+import type { Database } from '../../../system/lmdb/lmdb.js';
 import { asBuffer } from '../../core/bytes.js';
 import { ByteReader, DamagedBytes } from '../../schema/bytes.js';
 import { type PackedOps, readOps } from '../codec/packed-ops.js';

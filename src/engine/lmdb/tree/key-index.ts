@@ -8,7 +8,7 @@
  *             them, since clients choose digests; further ones are in `keys`. The id INLINE_ID says that `keys` may have
  *             something with that beginning, so that a look-up there is never in vain.
  */
-import type { Database } from '../../../system/lmdb.js';
+import type { Database } from '../../../system/lmdb/lmdb.js';
 import type { Key } from '../../contract.js';
 import { asBuffer, copyOf } from '../../core/bytes.js';
 import {

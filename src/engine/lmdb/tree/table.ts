@@ -7,7 +7,7 @@
  * No key of the table begins with 01, so groups lie apart; a walk goes through one where its row stands.
  * The row 01 has the number given last.
  */
-import type { Database } from '../../../system/lmdb.js';
+import type { Database } from '../../../system/lmdb/lmdb.js';
 import { asBuffer, successor } from '../../core/bytes.js';
 
 /** LMDB allows 1978 bytes with pages of 4 KiB; few, large keys make for a deep tree. */

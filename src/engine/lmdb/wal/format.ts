@@ -220,6 +220,12 @@ export const isMark = (batch: Buffer): boolean =>
 
 export const isLeft = (mark: Buffer): boolean => isMark(mark) && mark.readInt32LE(32) === 1;
 
+/** Whether the first bytes of a file are this mark, whatever it says of the other file. */
+export const isOfMark = (head: Buffer, { generation, salt }: Mark): boolean =>
+  head.readUInt32LE(0) === BATCH_MAGIC &&
+  head.readUInt32LE(4) === generation &&
+  head.readUInt32LE(36) === salt;
+
 export const decodeMark = (mark: Buffer): Mark => ({
   generation: mark.readUInt32LE(4),
   revision: batchRevision(mark),

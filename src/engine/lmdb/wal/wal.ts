@@ -20,6 +20,7 @@ import {
   fstatSync,
   ftruncateSync,
   readFileSync,
+  readSync,
   write,
   writeSync,
 } from 'node:fs';
@@ -29,7 +30,15 @@ import { openPrivate } from '../../../system/private-file.js';
 import { syncDirectoryNow } from '../../../system/sync-directory.js';
 import { isFull } from '../../../system/system-errors.js';
 import { fileError } from '../disk/files.js';
-import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './format.js';
+import {
+  BATCH_HEAD_BYTES,
+  batchRevision,
+  encodeMark,
+  isOfMark,
+  type Mark,
+  sealBatch,
+  tagOf,
+} from './format.js';
 import { logPaths, type Recovered } from './recovery.js';
 
 /** A file this large is left for the other one as soon as that is free. */
@@ -37,6 +46,7 @@ const GENERATION_BYTES = 8 * 1024 * 1024;
 /** Bytes of zeros that are written at a time, when fewer than half as many are left, and that stay when there are no commits. */
 const AHEAD_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(AHEAD_BYTES);
+const HEAD = Buffer.alloc(BATCH_HEAD_BYTES);
 /** What a new file is given before anything else. */
 const PAGE_BYTES = 4096;
 
@@ -255,6 +265,14 @@ export class Wal {
     if (!this.#isShort || file === undefined || file.used + size <= file.allocated) return false;
     const other = this.#files[1 - this.#current];
     return other !== undefined && other.used > 0 && other.revision > this.#flushed;
+  }
+
+  /** Whether the current file begins as it was written: what a restore puts over an open one does not. */
+  get isOurs(): boolean {
+    const file = this.#files[this.#current];
+    if (file?.mark === undefined) return true;
+    readSync(file.fd, HEAD, 0, BATCH_HEAD_BYTES, 0);
+    return isOfMark(HEAD, file.mark);
   }
 
   /** The tree has everything up to a revision. */

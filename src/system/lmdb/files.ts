@@ -3,8 +3,8 @@
  * snapshots, before LMDB opens a file for the first time in a process.
  */
 import { closeSync, constants, fstatSync, rmSync, writeSync } from 'node:fs';
+import { openPrivate } from '../private-file.js';
 import { locksInMemory } from './lmdb.js';
-import { openPrivate } from './private-file.js';
 
 /** The file of LMDB's own locks and readers, where they are not in memory. */
 export const lmdbLockPath = (path: string): string => `${path}-lock`;

@@ -12,11 +12,11 @@ import {
   type RootDatabaseOptions,
   type Transaction,
 } from 'lmdb';
-import { notImplemented } from '../errors.js';
-import { buildCommand, loadAddon } from './addon.js';
-import { closeOnExec } from './descriptors.js';
-import { errnoName } from './errno-names.js';
-import { fsError } from './system-errors.js';
+import { notImplemented } from '../../errors.js';
+import { buildCommand, loadAddon } from '../addon.js';
+import { closeOnExec } from '../descriptors.js';
+import { errnoName } from '../errno-names.js';
+import { fsError } from '../system-errors.js';
 
 export type { Database, RootDatabase } from 'lmdb';
 
@@ -35,7 +35,7 @@ export const locksInMemory = (): boolean =>
 
 /**
  * `open` of the package, but errors have names instead of numbers as codes, and reads throw them as
- * EbbtideError. The file's descriptors are close-on-exec. For the file's owner; others use lmdb-readers.ts.
+ * EbbtideError. The file's descriptors are close-on-exec. For the file's owner; others use readers.ts.
  */
 export const open = ((options: { path: string }) => {
   addon?.guardLmdb?.();
@@ -55,7 +55,7 @@ export interface Snapshot {
 
 /**
  * Opens a file that others may write, without writing a byte. LMDB's own locks are not used, so the caller
- * has to make sure that the owner keeps the pages (lmdb-readers.ts). Before the first `take`, each event-loop
+ * has to make sure that the owner keeps the pages (readers.ts). Before the first `take`, each event-loop
  * turn reads the newest state. NotImplemented without our addon.
  */
 export function openReadOnly(options: RootDatabaseOptions & { path: string }): {

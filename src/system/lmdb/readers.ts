@@ -25,11 +25,11 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tryLock, unlock } from 'fs-native-extensions';
 import type { RootDatabase } from 'lmdb';
-import { EbbtideError, unavailable } from '../errors.js';
-import { loadAddon } from './addon.js';
+import { EbbtideError, unavailable } from '../../errors.js';
+import { loadAddon } from '../addon.js';
+import { lockHolder, lockReader } from '../lock-holder.js';
+import { fsError, isAbsent } from '../system-errors.js';
 import { retain, type Snapshot } from './lmdb.js';
-import { lockHolder, lockReader } from './lock-holder.js';
-import { fsError, isAbsent } from './system-errors.js';
 
 const LEAVE = 2 ** 39;
 const READERS = 2 ** 40;
@@ -188,7 +188,8 @@ export function newestTransaction(path: string): number {
   }
 }
 
-function newestIn(fd: number): number {
+/** The same of an open file. */
+export function newestIn(fd: number): number {
   const first = metaPage(fd, 0);
   const second = metaPage(fd, first.readUInt32LE(Meta.pageSize));
   const transactions = [first, second].map((page) => Number(page.readBigUInt64LE(Meta.transaction)));
