@@ -100,6 +100,12 @@ export const isFull = (error: unknown): boolean => {
   return code === 'ENOSPC' || code === 'EDQUOT';
 };
 
+/**
+ * Whether what is to be removed cannot be renamed first, but can be removed: a full disk has no space for another name, and overlayfs
+ * does not rename a directory of a lower layer (EXDEV).
+ */
+export const isStuck = (error: unknown): boolean => isFull(error) || errnoOf(error) === 'EXDEV';
+
 /** The remedy for an error, by its code. */
 export const remedyOf = (code: string): string | undefined => meanings[code]?.remedy;
 

@@ -7,7 +7,7 @@ import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
-import { isAbsent, isFull, messageOf } from '../../system/system-errors.js';
+import { isAbsent, isStuck, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
 import { type FileStep, FileSteps } from '../file-steps.js';
 import type { BackendLog } from '../log.js';
@@ -49,7 +49,7 @@ export class Trash {
       await rename(path, moved);
       return moved;
     } catch (error) {
-      if (isFull(error)) return this.#deleteInPlace(path);
+      if (isStuck(error)) return this.#deleteInPlace(path);
       if (!isAbsent(error)) throw error;
     }
     // Either the path or the trash itself is missing.
@@ -59,13 +59,13 @@ export class Trash {
       await rename(path, moved);
       return moved;
     } catch (error) {
-      if (isFull(error)) return this.#deleteInPlace(path);
+      if (isStuck(error)) return this.#deleteInPlace(path);
       if (isAbsent(error)) return undefined;
       throw error;
     }
   }
 
-  /** For a full disk, which has no space for another name. */
+  /** For what cannot get another name. */
   async #deleteInPlace(path: string): Promise<undefined> {
     const { errors } = await this.empty([path]);
     const [error] = errors;

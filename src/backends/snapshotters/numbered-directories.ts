@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { EbbtideError } from '../../errors.js';
 import type { HeldDirectory } from '../../system/held-directory.js';
 import { syncDirectory } from '../../system/sync-directory.js';
-import { isFull, messageOf } from '../../system/system-errors.js';
+import { isStuck, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
 import { orAbsent, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
@@ -181,12 +181,12 @@ export class NumberedDirectories {
     return renamed?.to;
   }
 
-  /** Stuck: a full disk has no space for another name; a cleanup deletes it under its own. */
+  /** Stuck: a cleanup deletes it under its own name. */
   async #moveAway({ from, to }: { from: string; to: string }): Promise<'moved' | 'absent' | 'stuck'> {
     try {
       return (await orAbsent(rename(this.path(from), this.path(to)))) === null ? 'absent' : 'moved';
     } catch (error) {
-      if (isFull(error)) return 'stuck';
+      if (isStuck(error)) return 'stuck';
       throw error;
     }
   }
