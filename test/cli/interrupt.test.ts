@@ -27,7 +27,8 @@ const SENT = 2 << 20;
 
 /** Waits until `condition` is true; fails after a generous while. */
 async function until(what: string, condition: () => Promise<boolean> | boolean): Promise<void> {
-  for (const end = Date.now() + 60_000; Date.now() < end; await sleep(20)) if (await condition()) return;
+  // Often: what it waits for must still be under way.
+  for (const end = Date.now() + 60_000; Date.now() < end; await sleep(2)) if (await condition()) return;
   assert.fail(`${what} did not happen`);
 }
 
@@ -91,7 +92,7 @@ function dropOf({ root }: Cli, { code, signal, stdout, stderr }: Ended): { lease
 /** Large when unfolded: an unpacking of it takes a while. */
 async function slowImage(t: TestContext): Promise<string> {
   const blobs = new Blobs();
-  const zeros = Buffer.alloc(16 << 20);
+  const zeros = Buffer.alloc(24 << 20);
   const layers = [
     [{ name: 'etc', text: 'e'.repeat(9000) }],
     ['a', 'b', 'c', 'd'].map((name) => ({ name, text: zeros })),
