@@ -62,7 +62,7 @@ test('given the base set, then ids start at 1, survive a commit, and chains are 
   const made = await prepare(meta, 'new', 'committed-2');
   assert.deepEqual(made.parents, [3, 2]);
   assert.deepEqual(
-    [...meta.idMap().entries()].filter(([id]) => id <= 4),
+    [2, 3, 4].map((id) => [id, meta.byId(id)?.key]),
     [
       [2, 'committed-1'],
       [3, 'committed-2'],

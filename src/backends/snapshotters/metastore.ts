@@ -194,11 +194,6 @@ export class Metastore implements Snapshots {
     return [...this.#tables.snapshots.getKeys().map((key) => key.readUIntBE(0, key.length))];
   }
 
-  /** Keys by id, to find the owners of directories. */
-  idMap(): Map<number, string> {
-    return new Map(this.ids().map((id) => [id, this.byId(id)?.key ?? '']));
-  }
-
   /**
    * Runs `body` exclusively and commits the changes of its transaction when it resolves; a body that throws
    * changes nothing. Unavailable when the commit fails; nothing is changed then either.

@@ -39,12 +39,11 @@ export class Session {
   wasKnown = false;
   #memberSince = '';
   #lease = '';
+  /** Renewals that have no response yet. */
+  #unanswered = 0;
   #stream: KeepAliveStream | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** performance.now() until which the lease lives for certain. */
-  #aliveUntil = 0;
   #closed = false;
-  readonly #lostListeners = new Set<(lease: string) => void>();
 
   constructor(client: EtcdClient, warn: (message: string) => void, options: SessionOptions) {
     this.#client = client;
@@ -99,16 +98,6 @@ export class Session {
     this.#lost(lease);
   }
 
-  /** Whether the lease lives for certain, by this host's own clock. */
-  isAlive(lease: string): boolean {
-    return lease === this.#lease && performance.now() < this.#aliveUntil;
-  }
-
-  /** Called when a lease is known to be gone. */
-  onLost(listener: (lease: string) => void): void {
-    this.#lostListeners.add(listener);
-  }
-
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
@@ -125,10 +114,8 @@ export class Session {
 
   async #begin(): Promise<SessionState> {
     const { sessionTtlSeconds: ttl } = this.#client.settings;
-    const asked = performance.now();
     const lease = await this.#client.grantLease(ttl);
     this.#lease = lease;
-    this.#aliveUntil = asked + ttl * 1000;
     const fence = await this.#register(lease);
     clearInterval(this.#timer);
     this.#dropStream();
@@ -188,7 +175,7 @@ export class Session {
   #dropStream(): void {
     const stream = this.#stream;
     this.#stream = undefined;
-    this.#asked = [];
+    this.#unanswered = 0;
     try {
       stream?.cancel();
     } catch {
@@ -197,31 +184,27 @@ export class Session {
   }
 
   async #renew(lease: string): Promise<void> {
-    const asked = performance.now();
     // A stream without a response since the last renewal hangs with its member; another one still has time to respond.
-    if (this.#asked.length > 0) {
+    if (this.#unanswered > 0) {
       this.#client.rotate();
       this.#dropStream();
     }
     try {
       const stream = this.#stream ?? (await this.#openStream(lease));
-      this.#asked.push(asked);
+      this.#unanswered++;
       stream.write({ ID: lease });
     } catch {
       this.#dropStream();
     }
   }
-  /** When the renewals were sent that have no response yet. */
-  #asked: number[] = [];
 
   async #openStream(lease: string): Promise<KeepAliveStream> {
     const stream = await this.#client.keepAlive();
     this.#stream = stream;
     stream.on('data', ({ ID, TTL }) => {
-      const asked = this.#asked.shift();
-      if (ID !== lease || lease !== this.#lease || asked === undefined) return;
-      if (Number(TTL) > 0) this.#aliveUntil = asked + Number(TTL) * 1000;
-      else this.#lost(lease);
+      if (this.#unanswered === 0) return;
+      this.#unanswered--;
+      if (ID === lease && lease === this.#lease && Number(TTL) <= 0) this.#lost(lease);
     });
     const over = (): void => {
       if (this.#stream !== stream) return;
@@ -239,11 +222,9 @@ export class Session {
   #lost(lease: string): void {
     if (this.#closed || lease !== this.#lease) return;
     this.#lease = '';
-    this.#aliveUntil = 0;
     this.#state = undefined;
     clearInterval(this.#timer);
     this.#dropStream();
     this.#warn('the session with etcd has expired; locks held by this host are lost');
-    for (const listener of this.#lostListeners) listener(lease);
   }
 }
