@@ -32,11 +32,13 @@ import { BLOCK_BYTES } from './disk-usage.js';
 import { entryName, SLASH, yieldToEventLoop } from './files.js';
 import { DIRECTORY_ONLY, mountOf, openBeneath } from './sys.js';
 
-/** Files removed without a pause; and a file from which on the file system may take its time. */
-const STEPS_BETWEEN_BREATHS = 64;
+/** Files removed without a breath on a thread that has more to do; what `removeLittle` removes at most. */
+const FILES_BETWEEN_BREATHS = 64;
+/** A file system may take its time for such a file. */
 const LARGE_BYTES = 4 * 1024 * 1024;
-/** Trees that `removeLittle` tries. */
-const LITTLE_TREES = 8;
+
+/** A removal pauses after a file, and before a large one. */
+type Pause = 'file' | 'large';
 /** Deeper directories are first moved up to the top of the tree, because each level takes a descriptor. */
 const DEPTH_MAX = 64;
 const REPORTED_ERRORS = 20;
@@ -90,29 +92,34 @@ export function removeTreeSync(path: string): RemovalReport {
 export const inlineJobs: DiskJobs = {
   async removeTrees(_stream, paths) {
     const report = emptyReport();
+    let files = 0;
     for (const path of paths) {
-      for (const _ of removalSteps(path, report)) await yieldToEventLoop();
+      for (const pause of removalSteps(path, report))
+        if (pause === 'large' || ++files % FILES_BETWEEN_BREATHS === 0) await yieldToEventLoop();
     }
     return report;
   },
 };
 
 /**
- * Deletes the first of these as far as that needs no pause. Returns those that are left, of which the first may be removed in part. For
- * callers that would otherwise start a thread, which takes longer.
+ * Deletes the first of these: some files, for so many milliseconds at most, and no large one. Returns those that are left, of which
+ * the first may be removed in part. For callers that would otherwise start a thread, which takes longer.
  */
-export function removeLittle(paths: readonly string[], sum: RemovalReport): string[] {
+export function removeLittle(paths: readonly string[], sum: RemovalReport, ms: number): string[] {
+  const end = performance.now() + ms;
+  let files = 0;
   for (const [i, path] of paths.entries()) {
-    const steps = removalSteps(path, sum);
-    if (i < LITTLE_TREES && steps.next().done === true) continue;
-    steps.return();
-    return paths.slice(i);
+    for (const pause of removalSteps(path, sum))
+      if (pause === 'large' || ++files >= FILES_BETWEEN_BREATHS || performance.now() >= end)
+        return paths.slice(i);
+    // Files and empty directories have no pause.
+    if (++files >= FILES_BETWEEN_BREATHS || performance.now() >= end) return paths.slice(i + 1);
   }
   return [];
 }
 
-/** Deletes one tree, pausing after every few dozen files and before a large one; adds to `sum` at its end. */
-export function* removalSteps(tree: string, sum: RemovalReport): Generator<void, void> {
+/** Deletes one tree, with pauses; adds to `sum` at its end, or when the caller has had enough. */
+export function* removalSteps(tree: string, sum: RemovalReport): Generator<Pause, void> {
   const report = emptyReport();
   let parent: Directory | undefined;
   /** The caller may have had enough at a pause. */
@@ -147,9 +154,8 @@ class TreeRemoval {
     this.#stack = [{ parent, name, rounds: 0 }];
   }
 
-  *steps(): Generator<void, void> {
+  *steps(): Generator<Pause, void> {
     const stack = this.#stack;
-    let steps = 0;
     try {
       for (let visit = stack.at(-1); visit !== undefined; visit = stack.at(-1)) {
         try {
@@ -157,7 +163,7 @@ class TreeRemoval {
           if (left === undefined) continue;
           for (const entry of left.entries) {
             yield* this.#remove(left.directory, entry);
-            if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
+            yield 'file';
           }
         } catch (error) {
           // Its subdirectories on the stack have not been visited yet.
@@ -213,7 +219,7 @@ class TreeRemoval {
     return { directory, entries: readdirSync(path, { encoding: 'buffer', withFileTypes: true }) };
   }
 
-  *#remove(directory: Directory, entry: Entry): Generator<void, void> {
+  *#remove(directory: Directory, entry: Entry): Generator<Pause, void> {
     const name = entryName(entry);
     if (entry.isDirectory()) this.#stack.push({ parent: directory, name, rounds: 0 });
     else yield* unlinkInSteps(join(directory.prefix, name), join(directory.path, SLASH, name), this.#report);
@@ -295,9 +301,9 @@ function unlink(place: Buffer, path: Buffer, report: RemovalReport, known?: Stat
 }
 
 /** The same, with a pause before a large file. */
-function* unlinkInSteps(place: Buffer, path: Buffer, report: RemovalReport): Generator<void, void> {
+function* unlinkInSteps(place: Buffer, path: Buffer, report: RemovalReport): Generator<Pause, void> {
   const stats = lookAt(place);
-  if (stats !== undefined && stats.nlink <= 1 && stats.blocks * BLOCK_BYTES >= LARGE_BYTES) yield;
+  if (stats !== undefined && stats.nlink <= 1 && stats.blocks * BLOCK_BYTES >= LARGE_BYTES) yield 'large';
   unlink(place, path, report, stats);
 }
 

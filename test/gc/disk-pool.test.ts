@@ -51,7 +51,7 @@ test('given many jobs of one stream, when removed, then they end in order; close
 
 test('given little to remove, then no thread starts; what is much starts one, which then removes what is little too', async (t) => {
   const dir = await tempDir(t);
-  const pool = createDiskPool();
+  const pool = createDiskPool({ inlineMs: 60_000 });
   t.after(() => pool.close());
   let threads = 0;
   const started = (): void => void threads++;

@@ -17,6 +17,8 @@ import { isNoThread, noThread } from '../../system/threads.js';
 const TREES_PER_TASK = 128;
 /** Milliseconds a thread waits for work before it ends. */
 const IDLE_TIMEOUT_MS = 60_000;
+/** To start a thread takes far longer, of a processor too. */
+const INLINE_MS = 4;
 
 /** Worker threads for the disk work of backends. */
 export interface DiskPool extends DiskJobs {
@@ -28,6 +30,11 @@ export interface DiskPool extends DiskJobs {
 export interface DiskPoolOptions {
   /** Most threads; default 2. */
   threads?: number;
+  /**
+   * Milliseconds for which the calling thread removes what is handed in (some dozen files at most, no large one) before a
+   * thread is started for it; default 4.
+   */
+  inlineMs?: number;
 }
 
 interface Lane {
@@ -75,9 +82,11 @@ class PiscinaPool implements DiskPool {
   readonly #lanes: (Promise<Lane> | undefined)[];
   readonly #laneOf = new Map<string, number>();
   readonly #tails = new Map<string, Promise<unknown>>();
+  readonly #inlineMs: number;
   #closing: Promise<void> | undefined;
 
-  constructor(threads: number) {
+  constructor(threads: number, inlineMs: number) {
+    this.#inlineMs = inlineMs;
     this.#lanes = new Array(threads).fill(undefined);
   }
 
@@ -108,7 +117,7 @@ class PiscinaPool implements DiskPool {
 
   async #run(stream: string, paths: string[]): Promise<RemovalReport> {
     const total = emptyReport();
-    const left = this.#hasThread(stream) ? paths : removeLittle(paths, total);
+    const left = this.#hasThread(stream) ? paths : removeLittle(paths, total, this.#inlineMs);
     for (let at = 0; at < left.length; at += TREES_PER_TASK) {
       addReport(total, await runOn(await this.#lane(stream), left.slice(at, at + TREES_PER_TASK)));
     }
@@ -143,5 +152,5 @@ class PiscinaPool implements DiskPool {
 
 /** Makes the pool; its threads start with the first work. */
 export function createDiskPool(options: DiskPoolOptions = {}): DiskPool {
-  return new PiscinaPool(Math.max(1, options.threads ?? 2));
+  return new PiscinaPool(Math.max(1, options.threads ?? 2), options.inlineMs ?? INLINE_MS);
 }
