@@ -4,10 +4,11 @@
  * system/held-directory.ts and by errors.ts.
  */
 
-const PREFIX = '/proc/self/fd/';
+/** The directory of this process's descriptors. */
+export const DESCRIPTORS = '/proc/self/fd/';
 const names = new Map<number, string>();
 
-export const descriptorPath = (fd: number): string => PREFIX + fd;
+export const descriptorPath = (fd: number): string => DESCRIPTORS + fd;
 
 export function nameDescriptor(fd: number, path: string): void {
   names.set(fd, path);
@@ -19,6 +20,6 @@ export function forgetDescriptor(fd: number): void {
 
 /** The text with the names of directories instead of paths through descriptors. */
 export function shown(text: string): string {
-  if (!text.includes(PREFIX)) return text;
+  if (!text.includes(DESCRIPTORS)) return text;
   return text.replace(/\/proc\/self\/fd\/(\d+)/g, (path, fd: string) => names.get(Number(fd)) ?? path);
 }

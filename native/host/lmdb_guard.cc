@@ -21,6 +21,8 @@ namespace {
 
 constexpr size_t kLinesMax = 16;
 constexpr size_t kLineBytesMax = 400;
+// What LMDB maps of its locks, at most.
+constexpr off_t kLockBytes = 16 * 1024;
 // The size of LMDB's message buffer.
 constexpr size_t kMessageBytes = 100;
 
@@ -94,15 +96,21 @@ int openWithoutLocks(const char* path, int flags) {
 
 int openFile(const char* path, int flags, ...) {
   if (current == Opening::kWithoutLocks) return openWithoutLocks(path, flags);
-  if (current == Opening::kWithLocks && endsWith(path, "-lock")) {
-    const int locks = memfd_create("ebbtide-locks", MFD_CLOEXEC);
-    if (locks >= 0) return locks;
-  }
   va_list arguments;
   va_start(arguments, flags);
   const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
   va_end(arguments);
-  return open(path, flags, mode);
+  if (current != Opening::kWithLocks || !endsWith(path, "-lock")) return open(path, flags, mode);
+  const int inMemory = memfd_create("ebbtide-locks", MFD_CLOEXEC);
+  if (inMemory >= 0) return inMemory;
+  // A filter of system calls may refuse it. Then the file has its blocks before it is mapped; who can read it can lock it.
+  const int onDisk = open(path, flags, mode & 0600);
+  if (onDisk >= 0 && posix_fallocate(onDisk, 0, kLockBytes) == ENOSPC) {
+    close(onDisk);
+    errno = ENOSPC;
+    return -1;
+  }
+  return onDisk;
 }
 
 #if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))

@@ -2,8 +2,9 @@
  * What the system's errors mean to a caller: the kind, and the remedy. One table for everything that touches
  * a disk; called by the engine, the backends, images, cli and server.
  */
+import { existsSync } from 'node:fs';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
-import { shown } from '../held-paths.js';
+import { DESCRIPTORS, shown } from '../held-paths.js';
 import { errnoName, isUnnamed, withNames } from './errno-names.js';
 
 interface Meaning {
@@ -111,7 +112,7 @@ export const remedyOf = (code: string): string | undefined => meanings[code]?.re
 
 /** `cannot <what> <path>: <cause>`; a cause that already has a kind keeps it. */
 export function fsError(what: string, path: string, cause: unknown): EbbtideError {
-  const meaning = meanings[errnoOf(cause) ?? ''];
+  const meaning = lacksProc(cause) ? WITHOUT_PROC : meanings[errnoOf(cause) ?? ''];
   const text = textOf(cause);
   const inner = cause instanceof EbbtideError ? cause : undefined;
   return new EbbtideError(meaning?.kind ?? kindOf(cause), `cannot ${what} ${path}: ${text}`, {
@@ -119,6 +120,17 @@ export function fsError(what: string, path: string, cause: unknown): EbbtideErro
     remedy: meaning?.remedy ?? inner?.remedy,
     cause,
   });
+}
+
+const WITHOUT_PROC: Meaning = {
+  kind: 'FailedPrecondition',
+  remedy: 'mount /proc: directories that are open are reached through it',
+};
+
+/** Whether what is missing is not a file, but the way to it. */
+function lacksProc(error: unknown): boolean {
+  const { path } = error as NodeJS.ErrnoException;
+  return isAbsent(error) && path?.startsWith(DESCRIPTORS) === true && !existsSync(DESCRIPTORS);
 }
 
 /**

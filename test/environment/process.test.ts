@@ -270,3 +270,32 @@ test('given a clock after 2262, then no store is opened, and none is made', asyn
   clock.mock.restore();
   await (await openDB({ root })).close();
 });
+
+test('given no /proc, then what works without it does, and the rest says that it is missing', async (t) => {
+  const { ok, reason } = await canMount();
+  if (!ok) return t.skip(`cannot mount: ${reason}`);
+  const run = await cli(t);
+  const { path } = await imageLayout(t);
+  const without = (...words: string[]) =>
+    spawnSync(
+      'unshare',
+      [
+        '--mount',
+        'sh',
+        '-c',
+        'mount -t tmpfs none /proc && exec "$@"',
+        'sh',
+        process.execPath,
+        MAIN,
+        '--root',
+        run.root,
+      ].concat(words),
+      { encoding: 'utf8' },
+    );
+  const imported = without('import', path);
+  assert.equal(imported.status, 0, imported.stderr);
+  const unpacked = without('import', '--unpack', 'native', path);
+  assert.equal(unpacked.status, 5, unpacked.stderr);
+  assert.match(unpacked.stderr, /\(FailedPrecondition\)\n {2}mount \/proc/);
+  await run.ok('import', '--unpack', 'native', path);
+});
