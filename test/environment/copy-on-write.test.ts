@@ -10,24 +10,9 @@ import { test } from 'node:test';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import { errnoName } from '../../src/system/errno-names.js';
 import { errnoOf, fsError, meant, messageOf } from '../../src/system/system-errors.js';
-import { Cli, layout, type Started } from '../cli/support.js';
+import { Cli, layout } from '../cli/support.js';
 import { smallDisk } from './small-disk.js';
-
-/** A run that must do its work; what it says beside its result does not matter. */
-async function works(cli: Cli, ...words: string[]): Promise<string> {
-  const { code, signal, stdout, stderr } = await cli.run(...words);
-  assert.deepEqual([code, signal], [0, null], `ebbtide ${words.join(' ')}: ${stderr}`);
-  return stdout;
-}
-
-async function serving(cli: Cli): Promise<Started> {
-  const daemon = cli.start('serve', '--gc', 'on-request');
-  while (!daemon.stderr().includes('"serving"')) {
-    if (daemon.child.exitCode !== null) assert.fail(`serve ended: ${daemon.stderr()}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  return daemon;
-}
+import { serving, works } from './verbs.js';
 
 test('given a disk that fills up under a daemon, then it goes on; reads, removals and collections work, after a kill too', async (t) => {
   const disk = await smallDisk(t, 'btrfs', 'bytes');

@@ -8,26 +8,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Cli, type Ended, layout, type Started } from '../cli/support.js';
 import { smallDisk } from './small-disk.js';
+import { serving, works } from './verbs.js';
 
 async function kill(started: Started): Promise<Ended> {
   started.child.kill('SIGKILL');
   return started.ended;
-}
-
-async function serving(cli: Cli, ...args: string[]): Promise<Started> {
-  const daemon = cli.start('serve', '--gc', 'on-request', ...args);
-  while (!daemon.stderr().includes('"serving"')) {
-    if (daemon.child.exitCode !== null) assert.fail(`serve ended: ${daemon.stderr()}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  return daemon;
-}
-
-/** A run that must do its work; what it says beside its result does not matter. */
-async function works(cli: Cli, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await cli.run(...args);
-  assert.equal(code, 0, `ebbtide ${args.join(' ')}: ${stderr}`);
-  return stdout;
 }
 
 async function refuses(cli: Cli, ...args: string[]): Promise<void> {
