@@ -45,6 +45,8 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   /** Whether its metadata could be read and is therefore complete. */
   readonly isKnown: boolean;
   readonly #snapshots: ReadonlyMap<string, Stored>;
+  /** Undefined where not all of a snapshot is in the directory of its number. */
+  readonly directoryOf?: (key: string) => string | undefined;
   #unknown: EbbtideError | undefined;
 
   private constructor(
@@ -56,6 +58,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     this.root = root;
     this.isKnown = snapshots !== undefined;
     this.#snapshots = snapshots ?? new Map<string, Stored>();
+    if (this.isByNumber) this.directoryOf = (key) => this.#snapshots.get(key)?.id.toString();
   }
 
   /**
@@ -119,14 +122,9 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return path === undefined ? usage : diskUsage(path);
   }
 
-  directoryOf(key: string): string | undefined {
-    const stored = this.#snapshots.get(key);
-    return stored === undefined || !this.isByNumber ? undefined : String(stored.id);
-  }
-
   /** The directory of a snapshot that has one of its own. */
   pathOf(key: string): string | undefined {
-    const directory = this.directoryOf(key);
+    const directory = this.directoryOf?.(key);
     return directory === undefined ? undefined : join(this.root ?? '', SNAPSHOTS, directory);
   }
 

@@ -177,7 +177,9 @@ class Places {
 
   constructor({ backends }: CollectHost, contentRoot: string) {
     this.#content = basename(contentRoot);
-    for (const [name, { root }] of backends) {
+    for (const [name, { root, directoryOf }] of backends) {
+      // What others keep cannot be told apart: not by their records, and not as what has none.
+      if (directoryOf === undefined) continue;
       if (root !== undefined && dirname(root) === dirname(contentRoot))
         this.#snapshotters.set(basename(root), name);
     }
