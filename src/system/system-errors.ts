@@ -36,7 +36,8 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ELOOP: { kind: 'FailedPrecondition', remedy: 'name a path without a cycle of links' },
   EXDEV: {
     kind: 'FailedPrecondition',
-    remedy: 'keep the directory on one file system, with nothing mounted inside',
+    remedy:
+      'keep the directory on one file system, with nothing mounted inside; in a container, on a volume, not in its image',
   },
   EFBIG: {
     kind: 'FailedPrecondition',
