@@ -102,8 +102,8 @@ export const inlineJobs: DiskJobs = {
 };
 
 /**
- * Deletes the first of these: some files, for so many milliseconds at most, and no large one. Returns those that are left, of which
- * the first may be removed in part. For callers that would otherwise start a thread, which takes longer.
+ * Deletes the first of these trees: 64 files at most, for `ms` milliseconds at most, and no file of 4 MiB or more. Returns the trees
+ * that are left; the first of them may be removed in part. For callers that would otherwise start a thread, which takes longer.
  */
 export function removeLittle(paths: readonly string[], sum: RemovalReport, ms: number): string[] {
   const end = performance.now() + ms;
@@ -118,11 +118,11 @@ export function removeLittle(paths: readonly string[], sum: RemovalReport, ms: n
   return [];
 }
 
-/** Deletes one tree, with pauses; adds to `sum` at its end, or when the caller has had enough. */
+/** Deletes one tree, with pauses; adds to `sum` at its end, or when the caller stops it. */
 export function* removalSteps(tree: string, sum: RemovalReport): Generator<Pause, void> {
   const report = emptyReport();
   let parent: Directory | undefined;
-  /** The caller may have had enough at a pause. */
+  /** The caller may stop it at a pause. */
   let isComplete = false;
   try {
     if (lstatSync(tree).isDirectory()) {
@@ -311,7 +311,7 @@ function lookAt(place: Buffer): Stats | undefined {
   try {
     return lstatSync(place);
   } catch {
-    // Whoever unlinks it says why.
+    // `unlink` reports the error.
     return undefined;
   }
 }

@@ -8,6 +8,9 @@ import { getSystemErrorMap, getSystemErrorName } from 'node:util';
 /** Linux' own, which Node does not list. */
 const LINUX = { EUCLEAN: 117, EREMOTEIO: 121, ENOMEDIUM: 123, ENOKEY: 126, EHWPOISON: 133 } as const;
 
+/** Of the kernel, and of Node's own beside them. */
+const ERRNO_MAX = 4095;
+
 const names = new Map<number, string>(
   Object.entries({ ...LINUX, ...constants.errno }).map(([name, errno]) => [errno, name]),
 );
@@ -29,6 +32,8 @@ export function errnoText(errno: number): string {
 
 /** `ENOSPC` for 28; a number that nobody has a name for keeps Node's words. */
 export function errnoName(errno: number): string {
+  // A text may have any number. Node throws for those that cannot be one.
+  if (!(errno >= 1 && errno <= ERRNO_MAX)) return `Unknown system error ${-errno}`;
   const name = getSystemErrorName(-errno);
   return isUnnamed(name) ? (names.get(errno) ?? name) : name;
 }

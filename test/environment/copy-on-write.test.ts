@@ -122,6 +122,12 @@ test('given errors that Node has no name for, then they have one, a kind and a r
     }
   }
   assert.equal(errnoName(4000), 'Unknown system error -4000');
+  // As the name of an archive's entry may say it.
+  for (const number of ['0', '4096', '99999999999999999999']) {
+    const text = `cannot write Unknown system error -${number}`;
+    assert.doesNotThrow(() => messageOf(new Error(text)));
+    assert.match(messageOf(new Error(text)), /^cannot write Unknown system error -?\d/);
+  }
 });
 
 test('given an error, and another on the way out, then the first is what is told', async () => {

@@ -10,7 +10,7 @@ import { newestIn } from './readers.js';
 export class WrittenState {
   readonly #fd: number;
   readonly #path: string;
-  /** 0 before the first transaction. */
+  /** 0: not known, as before the first transaction. */
   readonly #newest: BigInt64Array;
 
   /** @param shared by all threads that write to the file, one at a time */
@@ -34,9 +34,15 @@ export class WrittenState {
     if (!this.isOurs) throw writtenInto(this.#path);
   }
 
-  /** REQUIRES: called after each transaction, of whatever outcome. */
+  /** Never throws, for the transaction may be on disk. REQUIRES: called after each transaction, of whatever outcome. */
   note(): void {
-    Atomics.store(this.#newest, 0, BigInt(newestIn(this.#fd)));
+    let newest = 0;
+    try {
+      newest = newestIn(this.#fd);
+    } catch {
+      // The next transaction is not compared.
+    }
+    Atomics.store(this.#newest, 0, BigInt(newest));
   }
 }
 
