@@ -83,7 +83,7 @@ async function lostLeases(
   const lost = leases.filter(({ id, isFlat }) => isFlat && !byLease.has(id));
   if (lost.length === 0) return [];
   // BuildKit removes a cache record before its lease.
-  const { engine } = await loadMetadata(root.places.metadata, signal);
+  const { engine } = await loadMetadata(root.places.metadata, { signal });
   const still = lost.filter(({ namespace, id }) => engine.has(leaseKey(namespace, id)));
   await engine.close();
   const { rows } = await root.db.du({ ...(signal && { signal }) }, { by: 'root' });

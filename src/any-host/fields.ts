@@ -12,6 +12,7 @@ import {
   decodeTime,
   decodeUvarint,
   decodeVarint,
+  encodeTime,
   shortUvarint,
 } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
@@ -24,13 +25,17 @@ export type Complain = (what: string) => void;
 
 export function timeOf(entry: Entry, complain: Complain): Instant {
   // A record that was never changed has the same time twice.
-  if (entry.hasValue(last.bytes)) return last.instant;
+  if (entry.hasValue(last)) return lastInstant;
   const instant = read(entry, decodeTime, undefined, complain);
   if (instant === undefined) return zeroTime;
-  last = { bytes: Buffer.from(entry.value), instant };
+  const { value } = entry;
+  if (last.length !== value.length) last = new Uint8Array(value.length);
+  last.set(value);
+  lastInstant = instant;
   return instant;
 }
-let last: { bytes: Buffer; instant: Instant } = { bytes: Buffer.from('none'), instant: zeroTime };
+let last = encodeTime(zeroTime);
+let lastInstant = zeroTime;
 
 /** A size or a count; 0 for a value that no file can have. */
 export function numberOf(entry: Entry, complain: Complain): number {

@@ -35,7 +35,7 @@ const COMPLAINTS_SHOWN = 5;
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
   const readAt = now();
-  const loaded = await loadMetadata(places.metadata, signal);
+  const loaded = await loadMetadata(places.metadata, { signal });
   const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
   const more = loaded.complaints.length - notices.length;
   if (more > 0) notices.push(`${more} more records cannot be read in full`);

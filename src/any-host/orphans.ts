@@ -197,7 +197,7 @@ async function stillRecorded(
   signal: AbortSignal | undefined,
 ): Promise<Orphan[]> {
   if ((await boltTransaction(places.metadata)) === loaded.transaction) return [...missing.values()];
-  const { engine } = await loadMetadata(places.metadata, signal);
+  const { engine } = await loadMetadata(places.metadata, { signal });
   try {
     // Not one that was made again since, with its bytes.
     const isSame = (record: Key): boolean => createdAt(engine, record) === createdAt(loaded.engine, record);

@@ -103,19 +103,26 @@ export function doubtAbout(root: Bucket, path: string): string | undefined {
     : undefined;
 }
 
-/** Passes all records of the tree to the sink, one page per step. BoltDamage where it cannot be followed. */
-export function* readRecords(root: Bucket, sink: RecordSink): Steps {
-  for (const top of recordsIn(root, 'namespace', sink)) {
+/**
+ * Passes all records of the tree to the sink, one page per step; of a divided walk those of a lane, of which the first one has all that is
+ * not divided. BoltDamage where it cannot be followed.
+ */
+export function* readRecords(root: Bucket, sink: RecordSink, isFirstLane = true): Steps {
+  const common = isFirstLane ? sink : NO_SINK;
+  for (const top of recordsIn(root, 'namespace', common)) {
     if (top.name !== SCHEMA) {
-      const reader = new NamespaceReader(top.name, sink);
-      for (const { name, bucket } of recordsIn(top.bucket, 'namespace', sink))
+      const reader = new NamespaceReader(top.name, sink, common);
+      for (const { name, bucket } of recordsIn(top.bucket, 'namespace', common))
         if (name === 'sandboxes') yield* reader.sandboxes(bucket);
       continue;
     }
-    for (const { name, bucket } of recordsIn(top.bucket, 'namespace', sink))
-      yield* new NamespaceReader(name, sink).read(bucket);
+    for (const { name, bucket } of recordsIn(top.bucket, 'namespace', common))
+      yield* new NamespaceReader(name, sink, common).read(bucket);
   }
 }
+
+const ignore = (): void => undefined;
+const NO_SINK: RecordSink = { record: ignore, link: ignore, complain: ignore };
 
 interface NamedBucket {
   readonly name: string;
@@ -125,7 +132,7 @@ interface NamedBucket {
 /** The records of a bucket with few entries. */
 function recordsIn(bucket: Bucket, what: string, sink: RecordSink): NamedBucket[] {
   const found: NamedBucket[] = [];
-  bucket.each((entry) => {
+  bucket.eachInBoth((entry) => {
     const record = recordOf(entry, what, sink);
     if (record !== undefined) found.push({ name: entry.key, bucket: record });
   });
@@ -150,16 +157,21 @@ function isNamed(entry: Entry, what: string, sink: RecordSink): boolean {
 class NamespaceReader {
   readonly #ns: string;
   readonly #sink: RecordSink;
+  /** Of what is not divided. */
+  readonly #common: RecordSink;
 
-  constructor(ns: string, sink: RecordSink) {
+  constructor(ns: string, sink: RecordSink, common: RecordSink) {
     this.#ns = ns;
     this.#sink = sink;
+    this.#common = common;
   }
 
   *read(namespace: Bucket): Steps {
-    const parts = recordsIn(namespace, 'part', this.#sink);
-    const labels = textsOf(parts.find(({ name }) => name === 'labels')?.bucket, true);
-    this.#put(namespaceKey(this.#ns), { labels });
+    const parts = recordsIn(namespace, 'part', this.#common);
+    if (this.#common === this.#sink) {
+      const labels = textsOf(parts.find(({ name }) => name === 'labels')?.bucket, true);
+      this.#put(namespaceKey(this.#ns), { labels });
+    }
     for (const { name, bucket } of parts) {
       switch (name) {
         case 'images':
@@ -208,7 +220,7 @@ class NamespaceReader {
   }
 
   *#content(content: Bucket): Steps {
-    for (const { name, bucket } of recordsIn(content, 'part', this.#sink)) {
+    for (const { name, bucket } of recordsIn(content, 'part', this.#common)) {
       if (name === 'blob')
         yield* this.#all(bucket, 'content', (digest, one, complain) =>
           this.#put(blobKey(this.#ns, digest), blobOf(one, complain)),
@@ -218,7 +230,7 @@ class NamespaceReader {
           this.#put(ingestKey(this.#ns, ref), ingestOf(one, complain)),
         );
       else if (name === 'ingest')
-        bucket.each((old) => {
+        yield* bucket.inSteps((old) => {
           if (!old.isBucket && isNamed(old, 'ingest', this.#sink))
             this.#put(ingestKey(this.#ns, old.key), { ref: old.text });
         });
@@ -226,8 +238,8 @@ class NamespaceReader {
   }
 
   *#snapshots(snapshotters: Bucket): Steps {
-    for (const { name: snapshotter, bucket } of recordsIn(snapshotters, 'snapshotter', this.#sink)) {
-      this.#put(snapshotterKey(this.#ns, snapshotter), {});
+    for (const { name: snapshotter, bucket } of recordsIn(snapshotters, 'snapshotter', this.#common)) {
+      this.#common.record(snapshotterKey(this.#ns, snapshotter), {});
       yield* this.#all(bucket, 'snapshot', (name, one, complain) =>
         this.#put(snapshotKey(this.#ns, snapshotter, name), snapshotOf(one, complain)),
       );

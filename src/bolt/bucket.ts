@@ -4,6 +4,8 @@
  *
  * Whatever the bytes are, a walk ends: places are checked against the page (or the value) that they are in, and no page is
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
+ *
+ * Two threads can divide a walk (`Lane`): both have the same buckets, and each its own leaves of what is walked in steps.
  */
 import { present } from '../errors.js';
 import type { Steps } from '../system/turns.js';
@@ -21,21 +23,55 @@ import type { BoltSnapshot } from './snapshot.js';
 /** Levels of branches in one bucket: each has two children at least, and a file has less than 2^52 pages. */
 const DEPTH_MAX = 52;
 
+/** One of two threads that divide a walk. */
+export interface Lane {
+  /** Whether its leaves are the first ones of every round, or the others. */
+  readonly isFirst: boolean;
+  /** Leaves. */
+  readonly first: number;
+  readonly round: number;
+  /** Of both together: as many bytes as the pages have slots, all 0 at first. */
+  readonly entered: Uint8Array;
+}
+
+/** The slot of an inline bucket: what it is in was entered. */
+const INLINE = -1;
+/** How a page was entered. */
+const Entered = { once: 1, byBoth: 2 } as const;
+
 /** The walks of one root: what they enter once. */
 class Walk {
   readonly pages: Pages;
-  readonly #entered: Uint8Array;
+  readonly #lane: Lane;
+  /** Those that both lanes enter, by their slots. */
+  readonly #common = new Set<number>();
+  #leaves = 0;
 
-  constructor(pages: Pages) {
+  constructor(pages: Pages, lane?: Lane) {
     this.pages = pages;
-    this.#entered = new Uint8Array(pages.slots);
+    this.#lane = lane ?? { isFirst: true, first: 1, round: 1, entered: new Uint8Array(pages.slots) };
   }
 
-  enter(id: number): Area {
-    const area = this.pages.area(id);
-    if (this.#entered[area.slot] === 1) throw this.pages.damage('it belongs to two places', id);
-    this.#entered[area.slot] = 1;
-    return area;
+  enter({ slot, page }: Area): void {
+    if (slot === INLINE) return;
+    if (Atomics.exchange(this.#lane.entered, slot, Entered.once) !== 0) this.#failTwice(page);
+  }
+
+  enterInBoth({ slot, page }: Area): void {
+    if (slot === INLINE) return;
+    const before = Atomics.exchange(this.#lane.entered, slot, Entered.byBoth);
+    if (before === Entered.once || this.#common.has(slot)) this.#failTwice(page);
+    this.#common.add(slot);
+  }
+
+  /** Whether the next leaf of what is divided is of this lane. */
+  hasNextLeaf(): boolean {
+    const { isFirst, first, round } = this.#lane;
+    return this.#leaves++ % round < first === isFirst;
+  }
+
+  #failTwice(page: number): never {
+    throw this.pages.damage('it belongs to two places', page);
   }
 }
 
@@ -165,8 +201,8 @@ export class Bucket {
   }
 
   /** The bucket of all buckets. Its walks, and those of the buckets in it, are one walk of the file. */
-  static root({ pages, meta }: BoltSnapshot): Bucket {
-    return new Bucket(new Walk(pages), meta.root, 0n, undefined);
+  static root(pages: Pages, root: number, lane?: Lane): Bucket {
+    return new Bucket(new Walk(pages, lane), root, 0n, undefined);
   }
 
   static of(walk: Walk, { valueAt, valueEnd, area: { bytes, view, page } }: Entry): Bucket {
@@ -174,48 +210,61 @@ export class Bucket {
     const root = readPageId(view, valueAt);
     const sequence = view.getBigUint64(valueAt + 8, true);
     const inline =
-      root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page, slot: -1 } : undefined;
+      root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page, slot: INLINE } : undefined;
     return new Bucket(walk, root, sequence, inline);
   }
 
-  /** Passes on every entry, in key order. */
+  /** Passes on every entry, in key order. In a divided walk only one lane may. */
   each(visit: Visit): void {
     const first = this.#first();
     const entry = new Entry(this.#walk, first);
     // Most have but one page.
-    if (this.#isLeaf(first)) this.#leaf(first, entry, visit);
-    else for (const leaf of this.#leaves(first)) this.#leaf(leaf, entry, visit);
+    if (this.#isLeaf(first)) {
+      this.#walk.enter(first);
+      this.#leaf(first, entry, visit);
+    } else for (const leaf of this.#leaves(first, 'once')) this.#leaf(leaf, entry, visit);
   }
 
-  /** As `each`, with a step after every page, between which others may run. */
+  /** As `each`, in both lanes of a divided walk. */
+  eachInBoth(visit: Visit): void {
+    const first = this.#first();
+    const entry = new Entry(this.#walk, first);
+    for (const leaf of this.#leaves(first, 'in both')) this.#leaf(leaf, entry, visit);
+  }
+
+  /** As `each`, with a step after every page, between which others may run. The lanes of a divided walk have different leaves. */
   *inSteps(visit: Visit): Steps {
     const first = this.#first();
     const entry = new Entry(this.#walk, first);
-    for (const leaf of this.#leaves(first)) {
+    for (const leaf of this.#leaves(first, 'divided')) {
       this.#leaf(leaf, entry, visit);
       yield;
     }
   }
 
   #first(): Area {
-    return this.#inline ?? this.#walk.enter(this.#root);
+    return this.#inline ?? this.#walk.pages.area(this.#root);
   }
 
   #isLeaf(area: Area): boolean {
     return area === this.#inline || area.view.getUint16(area.at + 8, true) === PageFlag.leaf;
   }
 
-  *#leaves(first: Area): Generator<Area> {
+  *#leaves(first: Area, how: 'once' | 'in both' | 'divided'): Generator<Area> {
+    const walk = this.#walk;
     const rest: { page: number; depth: number }[] = [];
     for (let area = first, depth = 0; ; ) {
-      if (this.#isLeaf(area)) yield area;
-      else {
+      const isLeaf = this.#isLeaf(area);
+      const isOthers = isLeaf && how === 'divided' && !walk.hasNextLeaf();
+      if (how === 'in both' || (how === 'divided' && !isLeaf)) walk.enterInBoth(area);
+      else if (!isOthers) walk.enter(area);
+      if (!isLeaf) {
         this.#checkBranch(area, depth);
         for (const page of this.#children(area).reverse()) rest.push({ page, depth: depth + 1 });
-      }
+      } else if (!isOthers) yield area;
       const next = rest.pop();
       if (next === undefined) return;
-      area = this.#walk.enter(next.page);
+      area = walk.pages.area(next.page);
       depth = next.depth;
     }
   }
@@ -303,4 +352,4 @@ export class Bucket {
   }
 }
 
-export const rootBucket = (snapshot: BoltSnapshot): Bucket => Bucket.root(snapshot);
+export const rootBucket = ({ pages, meta }: BoltSnapshot): Bucket => Bucket.root(pages, meta.root);

@@ -14,9 +14,16 @@ export const viewOf = ({ buffer, byteOffset, length }: Buffer): DataView =>
 export const pieceOf = (bytes: Buffer): Piece => ({ bytes, view: viewOf(bytes) });
 
 /** Unavailable without the memory. `path`: what the bytes are of. */
-export function allocate(path: string, length: number): Buffer {
+export const allocate = (path: string, length: number): Buffer =>
+  withMemoryFor(path, length, () => Buffer.allocUnsafeSlow(length));
+
+/** As `allocate`, for bytes that other threads read as well. */
+export const allocateShared = (path: string, length: number): Buffer =>
+  Buffer.from(withMemoryFor(path, length, () => new SharedArrayBuffer(length)));
+
+function withMemoryFor<T>(path: string, length: number, make: () => T): T {
   try {
-    return Buffer.allocUnsafeSlow(length);
+    return make();
   } catch (error) {
     throw unavailable(`there is no memory for ${length} bytes of ${path}`, {
       object: path,

@@ -6,7 +6,7 @@ import { readSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { unavailable } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
-import { allocate, type Piece, pieceOf, writeAll } from './bytes.js';
+import { allocate, allocateShared, type Piece, pieceOf, writeAll } from './bytes.js';
 
 export interface Place extends Piece {
   readonly at: number;
@@ -20,27 +20,34 @@ export interface Heap {
   drain(): Promise<void> | undefined;
 }
 
-/** Bytes are kept in buffers of this size; what is longer stays in its own. */
+/** Bytes are kept in buffers of this size; what is longer gets its own. */
 const SEGMENT_BYTES = 4 * 1024 * 1024;
 
 /** A place is the number of a segment, and where in it. */
 export class MemoryHeap implements Heap {
   /** What the bytes are of. */
   readonly #path: string;
-  readonly #segments: Piece[] = [];
+  readonly #segments: Piece[];
   /** The segment that is filled now, and how far. */
   #open = -1;
   #used = SEGMENT_BYTES;
 
-  constructor(path: string) {
+  /** @param shared what another thread's has */
+  constructor(path: string, shared: readonly SharedArrayBuffer[] = []) {
     this.#path = path;
+    this.#segments = shared.map((memory) => pieceOf(Buffer.from(memory)));
+  }
+
+  /** For other threads, as long as nothing is added. */
+  share(): SharedArrayBuffer[] {
+    return this.#segments.map(({ bytes }) => bytes.buffer as SharedArrayBuffer);
   }
 
   add(bytes: Buffer): number {
     const { length } = bytes;
-    if (length > SEGMENT_BYTES) return (this.#segments.push(pieceOf(bytes)) - 1) * SEGMENT_BYTES;
     if (this.#used + length > SEGMENT_BYTES) {
-      this.#open = this.#segments.push(pieceOf(allocate(this.#path, SEGMENT_BYTES))) - 1;
+      const segment = allocateShared(this.#path, Math.max(SEGMENT_BYTES, length));
+      this.#open = this.#segments.push(pieceOf(segment)) - 1;
       this.#used = 0;
     }
     const at = this.#used;

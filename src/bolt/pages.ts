@@ -31,9 +31,17 @@ const KEPT = 3;
 
 /** Numbers by page, with memory for those parts of a file only that have some. */
 class Table {
-  readonly #parts = new Map<number, Uint32Array>();
+  readonly #parts: Map<number, Uint32Array>;
   #last: Uint32Array = new Uint32Array(PART_PAGES);
   #lastPart = -1;
+
+  constructor(parts = new Map<number, Uint32Array>()) {
+    this.#parts = parts;
+  }
+
+  get parts(): ReadonlyMap<number, Uint32Array> {
+    return this.#parts;
+  }
 
   get(page: number): number {
     return this.#part(page, false)?.[page % PART_PAGES] ?? 0;
@@ -60,6 +68,18 @@ class Table {
 }
 const PART_PAGES = 8192;
 
+/** The pages of a reading that has ended, for other threads: their bytes are shared, what is known of them is copied. */
+export interface SharedPages {
+  readonly path: string;
+  readonly pageSize: number;
+  readonly limit: number;
+  readonly known: ReadonlyMap<number, Uint32Array>;
+  readonly places: Float64Array<ArrayBuffer>;
+  readonly lengths: Uint32Array<ArrayBuffer>;
+  readonly refused: ReadonlyMap<number, string>;
+  readonly memory: readonly SharedArrayBuffer[];
+}
+
 export class Pages {
   readonly path: string;
   readonly pageSize: number;
@@ -67,13 +87,13 @@ export class Pages {
   limit = 0;
   readonly #valueBytesMax: number;
   readonly #heap: Heap;
-  readonly #known = new Table();
+  #known = new Table();
   /** Of each slot: its place on the heap, its length. */
   #placeOf = new Float64Array(1024);
   #lengthOf = new Uint32Array(1024);
   #slots = 0;
   /** Why a page that something leads to is not kept. */
-  readonly #refused = new Map<number, string>();
+  #refused = new Map<number, string>();
 
   /** @param valueBytesMax of a value that makes its page go on in others; the rest of a longer one is not kept */
   constructor(
@@ -86,6 +106,33 @@ export class Pages {
     this.pageSize = pageSize;
     this.#valueBytesMax = valueBytesMax;
     this.#heap = heap;
+  }
+
+  /** Undefined if they are not kept in memory. */
+  share(): SharedPages | undefined {
+    if (!(this.#heap instanceof MemoryHeap)) return undefined;
+    const { path, pageSize, limit } = this;
+    return {
+      path,
+      pageSize,
+      limit,
+      known: this.#known.parts,
+      places: this.#placeOf.subarray(0, this.#slots),
+      lengths: this.#lengthOf.subarray(0, this.#slots),
+      refused: this.#refused,
+      memory: this.#heap.share(),
+    };
+  }
+
+  static of({ path, pageSize, limit, known, places, lengths, refused, memory }: SharedPages): Pages {
+    const pages = new Pages(path, pageSize, undefined, new MemoryHeap(path, memory));
+    pages.limit = limit;
+    pages.#known = new Table(new Map(known));
+    pages.#placeOf = places;
+    pages.#lengthOf = lengths;
+    pages.#slots = places.length;
+    pages.#refused = new Map(refused);
+    return pages;
   }
 
   /** All that were ever kept: slots are below it. */

@@ -99,9 +99,18 @@ const NO_BYTES = Buffer.alloc(LENGTH_BYTES);
 
 /** Many short byte strings that stay, without an object for each. */
 export class ByteStore {
-  readonly #chunks: Buffer[] = [];
+  readonly #chunks: Buffer[];
   #last = NO_BYTES;
   #used = STORE_CHUNK_BYTES;
+
+  /** @param chunks what another store has, for one that nothing is added to */
+  constructor(chunks: Buffer[] = []) {
+    this.#chunks = chunks;
+  }
+
+  get chunks(): readonly Buffer[] {
+    return this.#chunks;
+  }
 
   /** Copies what was written; returns its place. */
   add(writer: ByteWriter): number {
