@@ -8,7 +8,7 @@ import { Label } from '../model/labels.js';
 import type { Instant } from '../model/time.js';
 import type { BuildCache, CacheRecord } from './build-cache.js';
 import { commandsFor } from './commands.js';
-import { loadMetadata } from './load.js';
+import { loadMetadata } from './load/load.js';
 import type { ForeignRoot } from './open.js';
 import type { Orphan } from './orphan.js';
 

@@ -11,9 +11,10 @@ import { type Instant, now } from '../model/time.js';
 import { newDB } from '../open.js';
 import { type BuildCache, readBuildCache } from './build-cache.js';
 import { ForeignContent } from './content.js';
-import { type Loaded, loadMetadata } from './load.js';
+import { type Loaded, loadMetadata } from './load/load.js';
 import { findPlaces, type Places } from './places.js';
-import { ForeignSnapshotter } from './snapshotters.js';
+import { SnapshotsBeside } from './snapshots/snapshots-beside.js';
+import { ForeignSnapshotter, metadataIn } from './snapshots/snapshotters.js';
 
 export interface ForeignRoot {
   /** Covers all of the rest, and closes it. */
@@ -35,6 +36,8 @@ const COMPLAINTS_SHOWN = 5;
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
   const readAt = now();
+  const metadata = [...places.snapshotters.values()].map(metadataIn);
+  await using beside = await SnapshotsBeside.start(metadata, { signal });
   const loaded = await loadMetadata(places.metadata, { signal });
   const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
   const more = loaded.complaints.length - notices.length;
@@ -48,7 +51,7 @@ export async function openForeignRoot(directory: string, signal?: AbortSignal): 
       const path = places.snapshotters.get(name);
       // Each built-in snapshotter has a directory, even if it is not used.
       if (!used.has(name) && !(await hasMetadata(path))) continue;
-      snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal));
+      snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal, beside));
     }
     // After the leases, which are made before what they keep is recorded.
     const buildCache = await readBuildCache(places, (what) => notices.push(what), signal);

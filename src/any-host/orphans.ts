@@ -24,11 +24,11 @@ import { type Instant, NANOS_PER_SECOND } from '../model/time.js';
 import { Turn } from '../system/turns.js';
 import { cacheOrphans } from './cache-orphans.js';
 import { commandsFor } from './commands.js';
-import { loadMetadata } from './load.js';
+import { loadMetadata } from './load/load.js';
 import type { ForeignRoot } from './open.js';
 import type { Orphan } from './orphan.js';
 import { quoted } from './quoted.js';
-import type { ForeignSnapshotter } from './snapshotters.js';
+import type { ForeignSnapshotter } from './snapshots/snapshotters.js';
 
 export interface OrphanReport {
   /** Largest first; of snapshots without bytes those that are on others before these. */

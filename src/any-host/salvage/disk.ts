@@ -15,7 +15,7 @@ import { digestOf, isDigest } from '../../model/digest.js';
 import { messageOf } from '../../system/system-errors.js';
 import { ForeignContent } from '../content.js';
 import type { Places } from '../places.js';
-import { ForeignSnapshotter } from '../snapshotters.js';
+import { ForeignSnapshotter } from '../snapshots/snapshotters.js';
 
 const LOOKS = 16;
 

@@ -3,62 +3,62 @@
  * that keep a snapshot in `snapshots/<number>` have sizes from the disk; of others only the names are known,
  * and of some not even these: they exist all the same, so that their records are shown, and counted without
  * bytes.
- *
- *   v1/snapshots/<name>   id, kind, parent, createdat, updatedat, labels, inodes, size
  */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type {
   Mount,
   SnapshotInfo,
-  SnapshotKind,
   SnapshotProblem,
   SnapshotterBackend,
   Usage,
-} from '../backends/contract.js';
-import { diskUsage } from '../backends/disk-usage.js';
-import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
-import { type Bucket, rootBucket } from '../bolt/bucket.js';
-import { readBolt } from '../bolt/snapshot.js';
-import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from '../errors.js';
-import { zeroTime } from '../model/time.js';
-import { fsError, messageOf } from '../system/system-errors.js';
-import { inTurns, type Steps } from '../system/turns.js';
-import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
-import { refusal } from './refusals.js';
+} from '../../backends/contract.js';
+import { diskUsage } from '../../backends/disk-usage.js';
+import { SNAPSHOTS } from '../../backends/snapshotters/snapshot-driver.js';
+import { type EbbtideError, notFound, throwIfAborted } from '../../errors.js';
+import { fsError, messageOf } from '../../system/system-errors.js';
+import type { Complain } from '../fields.js';
+import { refusal } from '../refusals.js';
+import { readSnapshotColumns, SnapshotTable, type StoredSnapshot } from './snapshot-table.js';
+import type { SnapshotsBeside } from './snapshots-beside.js';
 
-interface Stored extends SnapshotInfo {
-  id: number;
-  usage: Usage;
-}
-
-const kinds: readonly (SnapshotKind | undefined)[] = [undefined, 'view', 'active', 'committed'];
 /**
  * Snapshotters that keep all of a snapshot in `snapshots/<number>`. Those of btrfs share blocks, so the size
  * of one is not defined.
  */
 const BY_NUMBER = new Set(['overlayfs', 'native', 'fuse-overlayfs', 'stargz', 'nydus', 'overlaybd']);
 
+const NO_SNAPSHOTS = new SnapshotTable({
+  names: [],
+  parents: [],
+  ids: [],
+  kinds: [],
+  inodes: [],
+  sizes: [],
+  times: new BigInt64Array(),
+  otherTimes: new Map(),
+  labels: new Map(),
+});
+
+/** The metadata in a snapshotter's directory. */
+export const metadataIn = (root: string): string => join(root, 'metadata.db');
+
 export class ForeignSnapshotter implements SnapshotterBackend {
   readonly name: string;
   readonly root: string | undefined;
   /** Whether its metadata could be read and is therefore complete. */
   readonly isKnown: boolean;
-  readonly #snapshots: ReadonlyMap<string, Stored>;
+  readonly #snapshots: SnapshotTable;
   /** Undefined where not all of a snapshot is in the directory of its number. */
   readonly directoryOf?: (key: string) => string | undefined;
   #unknown: EbbtideError | undefined;
 
-  private constructor(
-    name: string,
-    root: string | undefined,
-    snapshots: ReadonlyMap<string, Stored> | undefined,
-  ) {
+  private constructor(name: string, root: string | undefined, snapshots: SnapshotTable | undefined) {
     this.name = name;
     this.root = root;
     this.isKnown = snapshots !== undefined;
-    this.#snapshots = snapshots ?? new Map<string, Stored>();
-    if (this.isByNumber) this.directoryOf = (key) => this.#snapshots.get(key)?.id.toString();
+    this.#snapshots = snapshots ?? NO_SNAPSHOTS;
+    if (this.isByNumber) this.directoryOf = (key) => this.#snapshots.id(key)?.toString();
   }
 
   /**
@@ -70,14 +70,17 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     root: string | undefined,
     complain: Complain,
     signal?: AbortSignal,
+    beside?: SnapshotsBeside,
   ): Promise<ForeignSnapshotter> {
     if (root === undefined) {
       complain('it has no directory here, so its snapshots are counted without bytes');
       return new ForeignSnapshotter(name, root, undefined);
     }
     try {
-      const file = await readBolt(join(root, 'metadata.db'), { signal, valueBytesMax: FIELD_BYTES_MAX });
-      const snapshots = await inTurns(readSnapshots(rootBucket(file), complain), signal);
+      const path = metadataIn(root);
+      const columns =
+        (await beside?.columns(path, complain)) ?? (await readSnapshotColumns(path, complain, signal));
+      const snapshots = new SnapshotTable(columns);
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
         complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);
@@ -90,14 +93,14 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     }
   }
 
-  /** By name. */
+  /** By name; made anew. */
   get all(): ReadonlyMap<string, SnapshotInfo> {
-    return this.#snapshots;
+    return new Map([...this.#snapshots].map((one) => [one.name, one]));
   }
 
   /** Numbers of the directories of snapshots. */
   get numbers(): ReadonlySet<string> {
-    this.#numbers ??= new Set([...this.#snapshots.values()].map(({ id }) => String(id)));
+    this.#numbers ??= new Set(this.#snapshots.ids().map(String));
     return this.#numbers;
   }
   #numbers: Set<string> | undefined;
@@ -129,11 +132,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   }
 
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void): Promise<void> {
-    for (const stored of this.#snapshots.values()) await fn(infoOf(stored));
+    for (const stored of this.#snapshots) await fn(infoOf(stored));
   }
 
   async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
-    for (const [name, { parent }] of this.#snapshots) {
+    for (const { name, parent } of this.#snapshots) {
       const path = this.pathOf(name);
       if (path !== undefined && !this.hasDirectory(name))
         await fn({ kind: 'directory', name, path, found: 'no directory' });
@@ -179,7 +182,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return refusal(what, this.root ?? this.name);
   }
 
-  #stored(key: string): Stored {
+  #stored(key: string): StoredSnapshot {
     const stored = this.#snapshots.get(key);
     // One for all of them: there may be a hundred thousand, and an error is dear to make.
     if (!this.isKnown) {
@@ -192,7 +195,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   }
 }
 
-const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): SnapshotInfo => ({
+const infoOf = ({ kind, name, parent, labels, created, updated }: StoredSnapshot): SnapshotInfo => ({
   kind,
   name,
   parent,
@@ -200,79 +203,3 @@ const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): Snaps
   created,
   updated,
 });
-
-function* readSnapshots(root: Bucket, complain: Complain): Steps<Map<string, Stored>> {
-  const snapshots = new Map<string, Stored>();
-  yield* bucketIn(bucketIn(root, 'v1'), 'snapshots')?.inSteps(({ key, bucket }) => {
-    if (bucket === undefined) return;
-    snapshots.set(
-      key,
-      storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
-    );
-  }) ?? [];
-  return snapshots;
-}
-
-/** Of a name that anything may be. */
-const NAME_SHOWN = 40;
-
-/**
- * Undefined in one that has nothing, as of a snapshotter that was never used. FailedPrecondition in one that has something else: another
- * layout, whose snapshots must not be taken for lost.
- */
-function bucketIn(parent: Bucket | undefined, name: string): Bucket | undefined {
-  let found: Bucket | undefined;
-  let other: string | undefined;
-  parent?.each(({ key, bucket }) => {
-    if (key === name) found = bucket;
-    else other ??= key;
-  });
-  if (found === undefined && other !== undefined)
-    throw failedPrecondition(
-      `its layout is not known: it has ${JSON.stringify(other.slice(0, NAME_SHOWN))}, and no "${name}"`,
-    );
-  return found;
-}
-
-const NO_LABELS = Object.freeze({});
-
-function storedOf(name: string, bucket: Bucket, complain: Complain): Stored {
-  const stored: Stored = {
-    id: 0,
-    kind: 'committed',
-    name,
-    parent: '',
-    labels: NO_LABELS,
-    created: zeroTime,
-    updated: zeroTime,
-    usage: { inodes: 0, size: 0 },
-  };
-  bucket.each((entry) => {
-    switch (entry.key) {
-      case 'id':
-        stored.id = unsignedOf(entry, complain);
-        break;
-      case 'kind':
-        stored.kind = kinds[entry.value[0] ?? 0] ?? 'committed';
-        break;
-      case 'parent':
-        stored.parent = entry.text;
-        break;
-      case 'createdat':
-        stored.created = timeOf(entry, complain);
-        break;
-      case 'updatedat':
-        stored.updated = timeOf(entry, complain);
-        break;
-      case 'labels':
-        stored.labels = textsOf(entry.bucket) ?? NO_LABELS;
-        break;
-      case 'inodes':
-        stored.usage.inodes = numberOf(entry, complain);
-        break;
-      case 'size':
-        stored.usage.size = numberOf(entry, complain);
-    }
-  });
-  return stored;
-}

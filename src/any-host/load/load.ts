@@ -6,17 +6,17 @@
  * Many records are read by two threads, which have batches of leaf pages in turns, and are put together in the order of the file, so
  * that the result is that of one thread.
  */
-import { Bucket, rootBucket } from '../bolt/bucket.js';
-import { type BoltSnapshot, readBolt } from '../bolt/snapshot.js';
-import type { Engine } from '../engine/contract.js';
-import { openMemoryEngine } from '../engine/memory/engine.js';
-import type { Filling } from '../engine/memory/filling.js';
-import { metaKey } from '../engine/schema/keys.js';
-import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
-import { throwIfAborted } from '../errors.js';
-import { createGraph } from '../graph/carriers.js';
-import { inTurns, type Steps } from '../system/turns.js';
-import { FIELD_BYTES_MAX } from './fields.js';
+import { Bucket, rootBucket } from '../../bolt/bucket.js';
+import { type BoltSnapshot, readBolt } from '../../bolt/snapshot.js';
+import type { Engine } from '../../engine/contract.js';
+import { openMemoryEngine } from '../../engine/memory/engine.js';
+import type { Filling } from '../../engine/memory/filling.js';
+import { metaKey } from '../../engine/schema/keys.js';
+import { SCHEMA_REVISION } from '../../engine/schema/legacy.js';
+import { throwIfAborted } from '../../errors.js';
+import { createGraph } from '../../graph/carriers.js';
+import { inTurns, type Steps } from '../../system/turns.js';
+import { FIELD_BYTES_MAX } from '../fields.js';
 import { indexerOf } from './indexers.js';
 import { ROUND, SecondLane } from './lanes.js';
 import { doubtAbout, type RecordSink, readRecords, revisionOf } from './records.js';

@@ -3,9 +3,9 @@
  * Called by load.ts; the thread is lane-thread.ts.
  */
 import type { Worker } from 'node:worker_threads';
-import type { SharedPages } from '../bolt/pages.js';
-import type { FilledPart } from '../engine/memory/filling.js';
-import { noThread, startThread } from '../system/threads.js';
+import type { SharedPages } from '../../bolt/pages.js';
+import type { FilledPart } from '../../engine/memory/filling.js';
+import { noThread, startThread } from '../../system/threads.js';
 
 /** Leaves in turns. The first thread has less, because it has to take in the others as well. */
 export const ROUND = { first: 64, round: 192 };

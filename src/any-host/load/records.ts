@@ -9,8 +9,8 @@
  *   v1/<namespace>/snapshots/<snapshotter>
  *   <namespace>/sandboxes
  */
-import type { Bucket, Entry } from '../bolt/bucket.js';
-import type { Key, Value } from '../engine/contract.js';
+import type { Bucket, Entry } from '../../bolt/bucket.js';
+import type { Key, Value } from '../../engine/contract.js';
 import {
   blobKey,
   checkComponent,
@@ -23,10 +23,10 @@ import {
   sandboxKey,
   snapshotKey,
   snapshotterKey,
-} from '../engine/schema/keys.js';
-import { SCHEMA } from '../engine/schema/legacy.js';
-import { failedPrecondition } from '../errors.js';
-import { Label } from '../model/labels.js';
+} from '../../engine/schema/keys.js';
+import { SCHEMA } from '../../engine/schema/legacy.js';
+import { failedPrecondition } from '../../errors.js';
+import { Label } from '../../model/labels.js';
 import type {
   Any,
   AnyMap,
@@ -39,12 +39,12 @@ import type {
   SandboxRecord,
   SnapshotRecord,
   StringMap,
-} from '../model/records.js';
-import { type Instant, zeroTime } from '../model/time.js';
-import { decodeVarint } from '../model/wire.js';
-import { messageOf } from '../system/system-errors.js';
-import type { Steps } from '../system/turns.js';
-import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } from './fields.js';
+} from '../../model/records.js';
+import { type Instant, zeroTime } from '../../model/time.js';
+import { decodeVarint } from '../../model/wire.js';
+import { messageOf } from '../../system/system-errors.js';
+import type { Steps } from '../../system/turns.js';
+import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } from '../fields.js';
 
 export interface RecordSink {
   record(key: Key, value: Value): void;

@@ -1,9 +1,11 @@
-/** A `meta.db` that two threads read, beside what one reads: the same records, links and graph, and the same damage. */
+/** Metadata that several threads read, beside what one reads: the same records, links and graph, and the same damage. */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
-import { type Loaded, loadMetadata } from '../../src/any-host/load.js';
+import { type TestContext, test } from 'node:test';
+import { type Loaded, loadMetadata } from '../../src/any-host/load/load.js';
+import { SnapshotsBeside } from '../../src/any-host/snapshots/snapshots-beside.js';
+import { ForeignSnapshotter } from '../../src/any-host/snapshots/snapshotters.js';
 import { BoltDamage } from '../../src/bolt/format.js';
 import { digestOf } from '../../src/model/digest.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
@@ -112,20 +114,26 @@ async function loaded(path: string, pagesForTwo: number): Promise<unknown> {
   }
 }
 
+/** How many begin from now on. */
+function threadsOf(t: TestContext): { begun: number } {
+  const threads = { begun: 0 };
+  const count = (): number => ++threads.begun;
+  process.on('worker', count);
+  t.after(() => process.off('worker', count));
+  return threads;
+}
+
 const alone = Number.POSITIVE_INFINITY;
 
 test('given records of every kind, when two threads read them, then they are what one reads', async (t) => {
   const path = join(await tempDir(t), 'meta.db');
   await writeFields(path, metadata(BLOBS));
-  let threads = 0;
-  const count = (): number => ++threads;
-  process.on('worker', count);
-  t.after(() => process.off('worker', count));
+  const threads = threadsOf(t);
   const one = await loaded(path, alone);
-  assert.equal(threads, 0);
+  assert.equal(threads.begun, 0);
   assert.ok((one as { records: unknown[] }).records.length > 4 * BLOBS);
   assert.deepEqual(await loaded(path, 0), one);
-  assert.equal(threads, 1);
+  assert.equal(threads.begun, 1);
 });
 
 test('given damaged files, when two threads read them, then what comes is what comes of one', async (t) => {
@@ -161,4 +169,50 @@ test('given a bucket that two records of different threads lead to, then both wa
     assert.match(String(one), /it belongs to two places/);
     assert.equal(await loaded(path, 0), one);
   }
+});
+
+test('given the metadata of a snapshotter, when a thread reads it, then it is what it is without, also what cannot be read', async (t) => {
+  const root = await tempDir(t);
+  const path = join(root, 'metadata.db');
+  const snapshots = fill(500, (n) => [
+    `k8s.io/${n}/snapshot`,
+    {
+      id: encodeVarint(n + 1),
+      kind: Uint8Array.of(1 + (n % 3)),
+      createdat: n === 7 ? 'no time' : at,
+      ...(n % 2 === 0 && { updatedat: encodeTime(BigInt(n)) }),
+      ...(n % 5 !== 0 && { parent: `k8s.io/${n - 1}/snapshot` }),
+      ...(n % 4 === 0 && { labels: { n: `${n}`, ['__proto__']: 'one' } }),
+      inodes: encodeVarint(n),
+      size: encodeVarint(1000 * n),
+    },
+  ]);
+  await writeFields(path, { v1: { snapshots } });
+  const read = async (beside?: SnapshotsBeside): Promise<unknown> => {
+    const complaints: string[] = [];
+    const complain = (what: string): number => complaints.push(what);
+    const found = await ForeignSnapshotter.open('overlayfs', root, complain, undefined, beside);
+    const usages: unknown[] = [];
+    for (const name of found.all.keys()) usages.push(found.has(name), found.directoryOf?.(name));
+    return { all: [...found.all], usages, numbers: found.numbers, complaints };
+  };
+  const threads = threadsOf(t);
+  const alone = await read();
+  assert.equal(threads.begun, 0);
+  assert.equal((alone as { complaints: unknown[] }).complaints.length, 1);
+  const other = join(root, 'none.db');
+  assert.equal(await SnapshotsBeside.start([other, path]), undefined);
+  {
+    await using beside = await SnapshotsBeside.start([other, path], { bytesMin: 1 });
+    assert.deepEqual(await read(beside), alone);
+  }
+  assert.equal(threads.begun, 1);
+  writeFileSync(path, readFileSync(path).fill(0xee, 2 * 4096));
+  const damaged = await read();
+  assert.match(String((damaged as { complaints: unknown[] }).complaints), /cannot be read/);
+  await using beside = await SnapshotsBeside.start([path], { bytesMin: 1 });
+  assert.deepEqual(await read(beside), damaged);
+  const ended = AbortSignal.abort();
+  await using late = await SnapshotsBeside.start([path], { bytesMin: 1, signal: ended });
+  assert.deepEqual(await read(late), damaged);
 });

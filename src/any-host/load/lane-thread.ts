@@ -1,9 +1,9 @@
 /** The thread of lanes.ts: reads the records of its leaves, and ends. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { Bucket } from '../bolt/bucket.js';
-import { Pages } from '../bolt/pages.js';
-import { Filling } from '../engine/memory/filling.js';
-import { present } from '../errors.js';
+import { Bucket } from '../../bolt/bucket.js';
+import { Pages } from '../../bolt/pages.js';
+import { Filling } from '../../engine/memory/filling.js';
+import { present } from '../../errors.js';
 import { indexerOf } from './indexers.js';
 import { AHEAD, type Batch, type LaneWork, ROUND } from './lanes.js';
 import { type RecordSink, readRecords } from './records.js';

@@ -1,9 +1,9 @@
 /** Which labels of a containerd's records mean something, by its version. Called by load.ts and its thread. */
-import type { Indexer, Value } from '../engine/contract.js';
-import { collectionOf } from '../engine/schema/keys.js';
-import { labelsOf, metadataIndexer } from '../gc/references.js';
-import { Label } from '../model/labels.js';
-import type { StringMap } from '../model/records.js';
+import type { Indexer, Value } from '../../engine/contract.js';
+import { collectionOf } from '../../engine/schema/keys.js';
+import { labelsOf, metadataIndexer } from '../../gc/references.js';
+import { Label } from '../../model/labels.js';
+import type { StringMap } from '../../model/records.js';
 import { REVISION_OF_2 } from './records.js';
 
 /** @param revision of containerd's tree */
