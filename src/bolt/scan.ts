@@ -65,6 +65,8 @@ export interface BucketValue {
 /** Nearly all pages are asked for in the order of keys, which is any order in the file: more would be read for nothing. */
 const CHUNK_BYTES = 16 * 1024;
 const CHUNKS_MAX = 2048;
+/** That a page is looked for in, which costs as much where there is none: values of containerd are shorter. */
+const LONG_PAGES_MAX = 512;
 /** Pages are copied into one until it is full: to allocate each by itself takes longer than to read it. */
 const SLAB_BYTES = 512 * 1024;
 
@@ -203,6 +205,19 @@ export class PageScan implements Disposable {
       this.ids.push(id);
       visit(page);
     }
+  }
+
+  /** Whether a whole page that begins before it goes on in it. */
+  isInside(id: number): boolean {
+    for (let before = id - 1; before >= Math.max(2, id - LONG_PAGES_MAX); before--) {
+      const at = before * this.pageSize;
+      if (this.#idAt(at) !== before || !this.#mayBe(before)) continue;
+      const { view, at: place } = this.#piece(at, at + PAGE_HEADER_BYTES);
+      if (!KINDS.includes(view.getUint16(place + 8, true))) continue;
+      // The first one that is a page: what is before it does not go on behind it.
+      return view.getUint32(place + 12, true) >= id - before && this.#parse(at, before) !== undefined;
+    }
+    return false;
   }
 
   /** Whether pages were found that do not stand in their own places. */

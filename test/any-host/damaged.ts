@@ -152,13 +152,17 @@ class Damaged {
     this.bytes.write(to, page * PAGE_BYTES + at);
   }
 
-  async salvage(t: TestContext): Promise<{ report: SalvageReport; records: string[] }> {
+  /** @param named what the meta pages say, if it is not the newest tree */
+  async salvage(
+    t: TestContext,
+    named: Partial<Meta> = {},
+  ): Promise<{ report: SalvageReport; records: string[] }> {
     const [meta] = this.#scan.metas;
     assert.ok(meta);
     const { page } = this.find([]);
     for (const n of [0, 1]) {
       const transaction = meta.transaction + BigInt(n);
-      const next: Meta = { ...meta, root: page, transaction };
+      const next: Meta = { ...meta, root: page, transaction, ...named };
       encodeMeta(next, 2).copy(this.bytes, n * PAGE_BYTES + PAGE_HEADER_BYTES, 0, META_BYTES);
     }
     this.#scan[Symbol.dispose]();

@@ -311,3 +311,26 @@ test('given an old leaf of images whose pages are leases now, when the leases ar
     report.leftOut.some(({ key, reason }) => key === 'example.com/old:1' && /as an image/.test(reason)),
   );
 });
+
+test('given meta pages that were taken back, and a longer page where their tree began, then all that came since is back', async (t) => {
+  const host = new Host(await tempDir(t));
+  const { target, blobs: all } = host.image('ours');
+  // A message of 9,000 bytes.
+  const head = Uint8Array.of(0x0a, 1, 0x78, 0x12, 0xa8, 0x46);
+  const spec = Buffer.concat([head, Buffer.from(JSON.stringify('y'.repeat(8998)))]);
+  const container: Fields = { ...times(), image: 'one:1', snapshotKey: 'x', spec };
+  const file = await host.write({
+    a: { containers: { c: container }, content: blobs(all), images: { 'one:1': image(target) } },
+  });
+  const pages = Array.from({ length: file.bytes.length / 4096 }, (_, id) => id);
+  const long = pages.find((id) => id > 1 && file.bytes.readUInt32LE(id * 4096 + 12) === 2);
+  assert.ok(long !== undefined && file.bytes.readUInt32LE(long * 4096) === long);
+  const root = long + 1;
+  const { records, report } = await file.salvage(t, { root, highWater: root + 1 });
+  assert.deepEqual(inContent(records, 'a'), digests(all));
+  assert.deepEqual(
+    records.filter((record) => !record.includes('content')),
+    ['a/containers c', 'a/images one:1'],
+  );
+  assert.equal(report.isNamed, false);
+});

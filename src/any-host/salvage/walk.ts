@@ -37,7 +37,7 @@ export interface Gap {
   readonly from: string;
   readonly to: string | undefined;
   readonly page: number | undefined;
-  /** `other`: the page is whole, and belongs to something else: it was given out again. */
+  /** `other`: the page is whole, and belongs to something else, or another one goes on in it: it was given out again. */
   readonly reason: 'not readable' | 'other';
 }
 
@@ -140,7 +140,8 @@ class Walk {
       const { from, to } = where;
       const page = this.#pages.page(range.page);
       if (page === undefined) {
-        this.#walked.gaps.push({ path, ...where, reason: 'not readable' });
+        const reason = this.#pages.scan.isInside(range.page) ? 'other' : 'not readable';
+        this.#walked.gaps.push({ path, ...where, reason });
         continue;
       }
       const isOurs = isBelow(page, first, to);
