@@ -1,6 +1,6 @@
 /** Pulls and pushes of the Transfer service, with Debian's docker-registry, and with registries that make it wait. */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -55,10 +55,13 @@ async function succeeds(...args: Parameters<typeof transferred>): Promise<string
   return events;
 }
 
-/** Imports an image of two platforms as `local:1`. */
-async function imported(client: TestClient): Promise<{ index: string; one: MadeImage; two: MadeImage }> {
+/** Imports an image of two platforms as `local:1`. @param size of its first layer */
+async function imported(
+  client: TestClient,
+  size = 100_000,
+): Promise<{ index: string; one: MadeImage; two: MadeImage }> {
   const blobs = new Blobs();
-  const one = await blobs.image([layer(100_000), layer(1000, 3)], { platform: host });
+  const one = await blobs.image([layer(size), layer(1000, 3)], { platform: host });
   const two = await blobs.image([layer(5000, 5)], { platform: arm });
   const index = blobs.index([
     { ...one.manifest, platform: host },
@@ -154,6 +157,35 @@ test(
     assert.ok(again.includes(`already exists manifest-${one.manifest.digest}`));
     const missing = await transferred(other, registry(`${at.host}/app:3`, plain), store({ name: 'x' }));
     assert.equal(missing.failed?.code, code.notFound, missing.failed?.details);
+  },
+);
+
+test(
+  'given a push whose docker-registry is killed in the middle, then it is Unavailable, nothing of it stays, and the next one goes through',
+  skip,
+  async (t) => {
+    const dir = join(await tempDir(t), 'registry');
+    await using at = await DockerRegistry.start(dir);
+    const { client } = await started(t);
+    const { index } = await imported(client, 5_000_000);
+    const pushing = transferred(client, store({ name: 'local:1' }), registry(`${at.host}/app:1`, plain));
+    const uploads = join(dir, 'data', 'docker', 'registry', 'v2', 'repositories', 'app', '_uploads');
+    while (!existsSync(uploads)) await sleep(2);
+    await at[Symbol.asyncDispose]();
+    const { failed } = await pushing;
+    assert.equal(failed?.code, code.unavailable, failed?.details);
+    assert.ok(failed?.details.includes(at.host), failed?.details);
+    assert.deepEqual((await client.call('leases', 'List')).leases, []);
+    const next = await docker(t);
+    const reference = `${next.host}/app:1`;
+    await succeeds(client, store({ name: 'local:1' }), registry(reference, plain));
+    const { client: other } = await started(t);
+    await succeeds(other, registry(reference, plain), store({ name: reference }));
+    const { images } = await other.call('images', 'List');
+    assert.deepEqual(
+      images.map((one: Message) => one.target.digest),
+      [index],
+    );
   },
 );
 
