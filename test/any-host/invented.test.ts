@@ -334,3 +334,23 @@ test('given meta pages that were taken back, and a longer page where their tree 
   );
   assert.equal(report.isNamed, false);
 });
+
+test('given an old leaf that has nothing but a name of the structure, then it is none of records, unless others are in it', async (t) => {
+  const container = (): Fields => ({
+    ...times(),
+    image: 'one:1',
+    snapshotKey: 'x',
+    labels: { long: 'x'.repeat(2000) },
+  });
+  const b = { containers: { v1: container() } };
+  const newest: Fields = { a: { containers: { z: container() } }, b };
+  for (const [older, back] of [
+    [{ v1: container() }, []],
+    [{ older: container(), v1: container() }, ['a/containers older', 'a/containers v1']],
+  ] as const) {
+    const file = await new Host(await tempDir(t)).write(newest, { a: { containers: older } });
+    file.lose(['v1', 'a', 'containers']);
+    const { records } = await file.salvage(t);
+    assert.deepEqual(records, [...back, 'b/containers v1']);
+  }
+});

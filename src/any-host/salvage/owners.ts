@@ -71,8 +71,8 @@ export class Owners {
     }
   }
 
-  /** An older tree. */
-  *claim(walked: Walked): Steps {
+  /** An older tree. @param isStructure names of buckets that are no records: a leaf of only such is mostly one of these, given out again */
+  *claim(walked: Walked, isStructure: (key: string) => boolean): Steps {
     const tree = this.#trees.push(walked) - 1;
     for (const pair of walked.shared) for (const path of pair) this.#contradict({ tree, path });
     for (const record of walked.records) {
@@ -84,7 +84,7 @@ export class Owners {
     for (const { page, path, records, identities } of yield* leavesIn(walked)) {
       const leaf = this.#leafOf(page, identities);
       leaf.records = records;
-      leaf.claims.push({ tree, path });
+      if (!records.every(({ key }) => isStructure(key))) leaf.claims.push({ tree, path });
       yield;
     }
   }

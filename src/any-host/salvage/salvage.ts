@@ -4,6 +4,7 @@
  * write to it meanwhile. How records are distinguished: merge.ts. Called by the verb.
  */
 import { PageScan } from '../../bolt/scan.js';
+import { SCHEMA } from '../../engine/schema/legacy.js';
 import { failedPrecondition } from '../../errors.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { inTurns, type Steps } from '../../system/turns.js';
@@ -196,7 +197,8 @@ function* ownersIn(
 ): Steps<Owners> {
   const owners = new Owners();
   if (first !== undefined) yield* owners.prove(first);
-  for (const walked of older) yield* owners.claim(walked);
+  const isStructure = (key: string): boolean => key === SCHEMA || disk.snapshotters.has(textFrom(key));
+  for (const walked of older) yield* owners.claim(walked, isStructure);
   for (const { page, records } of strays) {
     owners.addStray(page, records);
     yield;
