@@ -335,7 +335,7 @@ test('given meta pages that were taken back, and a longer page where their tree 
   assert.equal(report.isNamed, false);
 });
 
-test('given an old leaf that has nothing but a name of the structure, then it is none of records, unless others are in it', async (t) => {
+test('given a leaf that has nothing but a name of the structure, in a tree that no meta page names, then it is none of records', async (t) => {
   const container = (): Fields => ({
     ...times(),
     image: 'one:1',
@@ -353,4 +353,7 @@ test('given an old leaf that has nothing but a name of the structure, then it is
     const { records } = await file.salvage(t);
     assert.deepEqual(records, [...back, 'b/containers v1']);
   }
+  const file = await new Host(await tempDir(t)).write(newest);
+  const { records, report } = await file.salvage(t, { root: 1000, transaction: 5n });
+  assert.deepEqual([records, report.isNamed], [['a/containers z'], false]);
 });

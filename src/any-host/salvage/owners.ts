@@ -16,7 +16,7 @@
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Candidate, Elimination } from './elimination.js';
-import type { Path, RecordKind } from './shapes.js';
+import type { IsStructureName, Path, RecordKind } from './shapes.js';
 import { type FoundRecord, pathKey, type Walked } from './walk.js';
 
 interface Claim {
@@ -71,8 +71,8 @@ export class Owners {
     }
   }
 
-  /** An older tree. @param isStructure names of buckets that are no records: a leaf of only such is mostly one of these, given out again */
-  *claim(walked: Walked, isStructure: (key: string) => boolean): Steps {
+  /** An older tree. A leaf of only such names is mostly one of these, given out again. */
+  *claim(walked: Walked, isStructureName: IsStructureName): Steps {
     const tree = this.#trees.push(walked) - 1;
     for (const pair of walked.shared) for (const path of pair) this.#contradict({ tree, path });
     for (const record of walked.records) {
@@ -84,7 +84,7 @@ export class Owners {
     for (const { page, path, records, identities } of yield* leavesIn(walked)) {
       const leaf = this.#leafOf(page, identities);
       leaf.records = records;
-      if (!records.every(({ key }) => isStructure(key))) leaf.claims.push({ tree, path });
+      if (!records.every(({ key }) => isStructureName(key))) leaf.claims.push({ tree, path });
       yield;
     }
   }

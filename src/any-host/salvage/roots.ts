@@ -2,6 +2,7 @@
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import { type Pages, type Root, UNKNOWN } from './pages.js';
+import type { IsStructureName } from './shapes.js';
 import { type KnownLeaves, type Walked, walkTree } from './walk.js';
 
 /** Trees that are followed: each costs as much as the file has records, and the newest have nearly all that there is. */
@@ -16,7 +17,7 @@ export interface Trees {
 }
 
 /** Reads the pages that no tree leads to only where the newest one is not whole. */
-export function* findTrees(pages: Pages): Steps<Trees> {
+export function* findTrees(pages: Pages, isStructureName: IsStructureName): Steps<Trees> {
   const { metas } = pages.scan;
   const [last] = metas;
   const known: KnownLeaves = new Map();
@@ -48,19 +49,30 @@ export function* findTrees(pages: Pages): Steps<Trees> {
     };
   const rest = others.filter((one) => one !== better);
   const older = newest === undefined ? rest : [newest, ...rest];
-  return { first: yield* consistent(pages, better, known), older, isNamed: false };
+  return { first: yield* consistent(pages, better, known, isStructureName), older, isNamed: false };
 }
 
 /**
  * A tree without the namespaces that have what is another's: pages of the tree were given out again. What the file is about has to be
  * right, since all else is compared with it; owners.ts judges the older ones.
+ * @param isStructureName of a tree that no meta page names: a leaf of only such names is mostly one of these
  */
-function* consistent(pages: Pages, walked: Walked, known: KnownLeaves): Steps<Walked> {
+function* consistent(
+  pages: Pages,
+  walked: Walked,
+  known: KnownLeaves,
+  isStructureName: IsStructureName = () => false,
+): Steps<Walked> {
   const wrong = new Set<string>();
-  for (const { path, key, facts } of walked.records) {
+  const ofStructure = new Map<number, string>();
+  for (const { path, kind, key, leaf, facts } of walked.records) {
     yield;
-    if (facts.name?.key === key && facts.name.namespace !== path[1]) wrong.add(path[1] ?? UNKNOWN);
+    const namespace = path[1] ?? UNKNOWN;
+    if (facts.name?.key === key && facts.name.namespace !== namespace) wrong.add(namespace);
+    if (kind !== undefined && ofStructure.get(leaf) !== UNKNOWN)
+      ofStructure.set(leaf, isStructureName(key) ? namespace : UNKNOWN);
   }
+  for (const namespace of ofStructure.values()) if (namespace !== UNKNOWN) wrong.add(namespace);
   for (const pair of walked.shared) {
     const names = pair.map(([, namespace = UNKNOWN]) => namespace);
     if (!names.some((name) => wrong.has(name))) for (const name of names) wrong.add(name);

@@ -19,7 +19,7 @@ import { Owners } from './owners.js';
 import { Pages } from './pages.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
 import { findTrees, type Trees } from './roots.js';
-import { type Path, placeIn, type RecordKind } from './shapes.js';
+import { type IsStructureName, type Path, placeIn, type RecordKind } from './shapes.js';
 import { addStrays, readStrays, type Stray, type StrayLeaf } from './stray.js';
 import type { Gap, Walked } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
@@ -151,7 +151,8 @@ interface Merged {
 }
 
 function* mergedIn(pages: Pages, disk: Disk): Steps<Merged> {
-  const trees = yield* findTrees(pages);
+  const isStructureName = (key: string): boolean => key === SCHEMA || disk.snapshotters.has(textFrom(key));
+  const trees = yield* findTrees(pages, isStructureName);
   const { first, older, isNamed } = trees;
   if (isNamed && first?.gaps.length === 0 && !(yield* hasContradiction(first))) {
     const merge = new Merge(disk, new Owners(), new Creations());
@@ -160,7 +161,7 @@ function* mergedIn(pages: Pages, disk: Disk): Steps<Merged> {
   }
   yield* pages.findAll();
   const strays = yield* readStrays(pages, yield* leavesIn(trees), disk.snapshotters);
-  const owners = yield* ownersIn(pages, trees, strays, disk);
+  const owners = yield* ownersIn(pages, trees, strays, disk, isStructureName);
   const merge = new Merge(disk, owners, yield* creationsIn(trees, strays));
   yield* merge.begin(first, isNamed);
   for (const walked of older) yield* merge.addTree(walked);
@@ -194,11 +195,11 @@ function* ownersIn(
   { first, older, isNamed }: Trees,
   strays: readonly StrayLeaf[],
   disk: Disk,
+  isStructureName: IsStructureName,
 ): Steps<Owners> {
   const owners = new Owners();
   if (first !== undefined) yield* owners.prove(first);
-  const isStructure = (key: string): boolean => key === SCHEMA || disk.snapshotters.has(textFrom(key));
-  for (const walked of older) yield* owners.claim(walked, isStructure);
+  for (const walked of older) yield* owners.claim(walked, isStructureName);
   for (const { page, records } of strays) {
     owners.addStray(page, records);
     yield;

@@ -10,6 +10,9 @@ import { decodeTime, decodeVarint } from '../../model/wire.js';
 /** Names on the way from the root: bytes as Latin-1 text, as all keys are here. */
 export type Path = readonly string[];
 
+/** Of names that buckets of no records have, but for those of a namespace and its content. */
+export type IsStructureName = (key: string) => boolean;
+
 /** A bucket, read as a whole. */
 export interface Tree {
   readonly sequence: number;
