@@ -70,7 +70,8 @@ export interface Wire<Request, Response> {
   decode(bytes: Buffer): Request;
   /** With PREFIX_BYTES free bytes before the message. */
   frame(message: Response): Buffer;
-  toStatus(error: unknown): CallStatus;
+  /** @param isDetailed with object and remedy, which only our own clients understand */
+  toStatus(error: unknown, isDetailed: boolean): CallStatus;
   readonly cost: CallCost;
 }
 
@@ -201,7 +202,7 @@ function observed(
       exchange.succeed(...framed);
     },
     fail(error) {
-      const status = toStatus(error);
+      const status = toStatus(error, exchange.isDetailed);
       observer.end(status.code, performance.now() - start);
       // A response that was abandoned says nothing about the cost.
       if (!exchange.cancelled) cost.ended(0);
@@ -224,7 +225,7 @@ function respond(
       exchange.succeed();
     },
     (error: unknown) => {
-      const status = toStatus(exchange.cancelled ? canceled('context canceled') : error);
+      const status = toStatus(exchange.cancelled ? canceled('context canceled') : error, exchange.isDetailed);
       observer.end(status.code, performance.now() - start);
       exchange.fail(status);
     },

@@ -33,13 +33,15 @@ function routeOf(
 ): Route {
   const codecs = service.codecs?.[method.name];
   const frame = codecs?.frameResponse ?? method.response.frame;
-  const toStatus = service.detailedErrors ? detailedStatusOf : statusOf;
   const instead = service.tooLarge?.[method.name] ?? 'ask for less';
   const tooLarge = `attempted to send message larger than max (${messageBytes}): ${instead}`;
   const wire: Wire<unknown, unknown> = {
     decode: codecs?.decodeRequest ?? method.request.decode,
     frame: (message) => frame(message, messageBytes),
-    toStatus: (error) => toStatus(error instanceof MessageTooLarge ? resourceExhausted(tooLarge) : error),
+    toStatus: (error, isDetailed) =>
+      (isDetailed || service.detailedErrors ? detailedStatusOf : statusOf)(
+        error instanceof MessageTooLarge ? resourceExhausted(tooLarge) : error,
+      ),
     cost: new CallCost(messageBytes, keepsOf(impl), impl.kind === 'list' ? LIST_WORK_BYTES : 0),
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);

@@ -36,7 +36,7 @@ export interface Service {
   readonly codecs?: Readonly<Record<string, MethodCodecs>>;
   /** By method: the remedy when a response is larger than a message may be. */
   readonly tooLarge?: Readonly<Record<string, string>>;
-  /** Whether errors carry object and remedy, which only our own clients understand. */
+  /** Whether errors carry object and remedy also for clients that do not ask for it. */
   readonly detailedErrors?: boolean;
 }
 export interface MethodCodecs {

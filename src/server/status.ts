@@ -99,11 +99,13 @@ interface StatusMessage {
   details: { typeUrl: string; value: Uint8Array }[];
 }
 
+/** Of a request: its client is one of ours, which understands `detailedStatusOf`. */
+export const DETAILS_HEADER = 'ebbtide-details';
 const DETAILS = 'grpc-status-details-bin';
 const DOMAIN = 'ebbtide';
 const INFO_TYPE = 'google.rpc.ErrorInfo';
 
-/** With the object and the remedy of the error as google.rpc details: for the methods of our own service. */
+/** With the object and the remedy of the error as google.rpc details. */
 export function detailedStatusOf(thrown: unknown): CallStatus {
   const error = meant(thrown);
   const { code, details } = statusOf(error);

@@ -17,7 +17,7 @@ import type { CallContext } from '../../context.js';
 import { abortError, type EbbtideError, throwIfAborted, unavailable } from '../../errors.js';
 import { isListening as isServed } from '../../server/connections/listener.js';
 import { type Method, methodsOf } from '../../server/schema.js';
-import { errorOf } from '../../server/status.js';
+import { DETAILS_HEADER, errorOf } from '../../server/status.js';
 
 /** Our own service. */
 export const EBBTIDE = 'ebbtide.v1.Ebbtide';
@@ -182,6 +182,7 @@ function headers({ namespace, lease }: CallContext): Metadata {
   const metadata = new Metadata();
   if (namespace) metadata.set('containerd-namespace', namespace);
   if (lease) metadata.set('containerd-lease', lease);
+  metadata.set(DETAILS_HEADER, '1');
   return metadata;
 }
 

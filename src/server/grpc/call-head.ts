@@ -6,7 +6,7 @@ import type { CallContext } from '../../context.js';
 import { timerMs } from '../../system/timers.js';
 import type { BlockParts } from '../http2/header-encoder.js';
 import type { RequestHead } from '../http2/request-head.js';
-import { type CallStatus, unimplemented } from '../status.js';
+import { type CallStatus, DETAILS_HEADER, unimplemented } from '../status.js';
 import { failure, httpStatus, refusedEncoding } from './blocks.js';
 import { encodings, isEncoding, type MessageEncoding } from './compression.js';
 
@@ -21,6 +21,8 @@ export interface CallHead<Route> {
   readonly context: CallContext;
   readonly timeoutMs: number | undefined;
   readonly encoding: MessageEncoding;
+  /** Whether errors carry object and remedy. */
+  readonly isDetailed: boolean;
 }
 /** A complete response, for a request that cannot become a call. */
 export interface Refusal {
@@ -49,7 +51,7 @@ export function callHead<Route>(
     return refuse({ code: INTERNAL, details: 'Invalid grpc-timeout value' });
   }
   const context = { namespace: first(header(NAMESPACE_HEADER)), lease: first(header(LEASE_HEADER)) };
-  return { route, context, timeoutMs, encoding };
+  return { route, context, timeoutMs, encoding, isDetailed: header(DETAILS_HEADER) !== undefined };
 }
 
 const INTERNAL = 13;

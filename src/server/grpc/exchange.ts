@@ -76,6 +76,11 @@ export class Exchange implements StreamSink, GatedCall {
     return this.#head.context;
   }
 
+  /** Whether the client wants object and remedy of errors. */
+  get isDetailed(): boolean {
+    return this.#head.isDetailed;
+  }
+
   get memory(): Account {
     return this.#share.gate.memory;
   }
