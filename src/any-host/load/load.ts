@@ -36,8 +36,8 @@ export interface LoadOptions {
   readonly pagesForTwo?: number;
 }
 
-/** Of less than some 50,000 records, to start a thread takes longer than what it saves. */
-const PAGES_FOR_TWO = 50_000;
+/** Of less than some 400,000 records, a second thread takes longer to begin, and to pass on what it read, than what it saves. */
+const PAGES_FOR_TWO = 400_000;
 
 /** Throws as `readBolt` and `doubtAbout`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, options: LoadOptions = {}): Promise<Loaded> {

@@ -8,8 +8,8 @@ import { startThread } from '../../system/threads.js';
 import type { Complain } from '../fields.js';
 import type { SnapshotColumns } from './snapshot-table.js';
 
-/** Of some 50,000 snapshots: for less, to start a thread takes longer than what it saves. */
-const FILE_BYTES_MIN = 200 * 1024 * 1024;
+/** Of some 200,000 snapshots: for less, to start a thread takes longer than what it saves. */
+const FILE_BYTES_MIN = 1024 * 1024 * 1024;
 
 /** What the thread answers. */
 export interface Answer {
