@@ -61,7 +61,13 @@ test('verbs work the same through a daemon that has the root', async (t) => {
   assert.deepEqual(three.labels, { b: '2' });
   const two = await command.json<{ target: Row }>('images', 'show', 'example.com/two:1');
   assert.equal(three.target.digest, two.target.digest);
-  await command.fails(3, /image "nosuch" not found \(NotFound\)\n {2}ebbtide images ls/, 'images', 'show', 'nosuch');
+  await command.fails(
+    3,
+    /image "nosuch" not found \(NotFound\)\n {2}ebbtide images ls/,
+    'images',
+    'show',
+    'nosuch',
+  );
   const tar = join(command.root, '..', 'out.tar');
   await command.ok('export', 'example.com/one:1', '-o', tar);
   assert.equal(existsSync(tar), true);
