@@ -209,6 +209,8 @@ export class PageScan implements Disposable {
 
   /** Whether a whole page that begins before it goes on in it. */
   isInside(id: number): boolean {
+    // Damage may give any number.
+    if (id >= this.pages) return false;
     for (let before = id - 1; before >= Math.max(2, id - LONG_PAGES_MAX); before--) {
       const at = before * this.pageSize;
       if (this.#idAt(at) !== before || !this.#mayBe(before)) continue;
