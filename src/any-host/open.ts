@@ -35,10 +35,27 @@ const COMPLAINTS_SHOWN = 5;
 /** Throws as `findPlaces` and `loadMetadata`; NotFound without a content directory. */
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
-  const readAt = now();
-  const metadata = [...places.snapshotters.values()].map(metadataIn);
-  await using beside = await SnapshotsBeside.start(metadata, { signal });
-  const loaded = await loadMetadata(places.metadata, { signal });
+  let beside: SnapshotsBeside | undefined;
+  // A snapshot is made before its record: read before the records, it would be missing.
+  const whenRead = async (): Promise<void> => {
+    beside = await SnapshotsBeside.start([...places.snapshotters.values()].map(metadataIn), { signal });
+  };
+  try {
+    const readAt = now();
+    const loaded = await loadMetadata(places.metadata, { signal, whenRead });
+    return await openParts(places, readAt, loaded, beside, signal);
+  } finally {
+    await beside?.[Symbol.asyncDispose]();
+  }
+}
+
+async function openParts(
+  places: Places,
+  readAt: Instant,
+  loaded: Loaded,
+  beside: SnapshotsBeside | undefined,
+  signal: AbortSignal | undefined,
+): Promise<ForeignRoot> {
   const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
   const more = loaded.complaints.length - notices.length;
   if (more > 0) notices.push(`${more} more records cannot be read in full`);

@@ -216,3 +216,23 @@ test('given the metadata of a snapshotter, when a thread reads it, then it is wh
   await using late = await SnapshotsBeside.start([path], { bytesMin: 1, signal: ended });
   assert.deepEqual(await read(late), damaged);
 });
+
+test('given a file that changes when it was read, then what is read beside it from then on is newer than its records', async (t) => {
+  const path = join(await tempDir(t), 'meta.db');
+  const records = (name: string): Fields => ({
+    v1: { version: encodeVarint(3), default: { leases: { [name]: { createdat: at } } } },
+  });
+  const [before, after] = [`${path}.before`, `${path}.after`];
+  await writeFields(before, records('before'));
+  await writeFields(after, records('after'));
+  writeFileSync(path, readFileSync(before));
+  const whenRead = async (): Promise<void> => writeFileSync(path, readFileSync(after));
+  for (const name of ['before', 'after']) {
+    const { engine } = await loadMetadata(path, { whenRead });
+    assert.deepEqual(
+      [...engine.scan('leases')].map(([key]) => key),
+      [`leases\0default\0${name}`],
+    );
+    await engine.close();
+  }
+});

@@ -52,7 +52,7 @@ export class SnapshotsBeside implements AsyncDisposable {
         ),
       ),
     );
-    const largest = Math.max(...sizes);
+    const largest = sizes.reduce((most, size) => Math.max(most, size), 0);
     if (largest < bytesMin || signal?.aborted === true) return undefined;
     try {
       return new SnapshotsBeside(paths[sizes.indexOf(largest)] ?? '', signal);
