@@ -41,7 +41,7 @@ function remedyFor(error: unknown, command: Command): string | undefined {
     return 'check --root; `ebbtide init`, import, serve and synth create a store there';
   if (error instanceof EbbtideError && error.remedy !== undefined) return undefined;
   if (isAbsentPath(error)) return 'check the path';
-  return byKind[kindOf(error)]?.(ebbtide, command);
+  return byKind[kindOf(error)]?.(ebbtide, command, messageOf(error));
 }
 
 function isAbsentPath(error: unknown): boolean {
@@ -50,17 +50,22 @@ function isAbsentPath(error: unknown): boolean {
 }
 
 /** For errors without a remedy from the library. */
-const byKind: Partial<Record<ErrorKind, (ebbtide: string, command: Command) => string>> = {
-  NotFound: (ebbtide, command) => `${ebbtide} ${listOf(command)} lists the existing ones`,
-  AlreadyExists: (ebbtide, command) =>
-    `choose another name; ${ebbtide} ${listOf(command)} lists the existing ones`,
+const byKind: Partial<Record<ErrorKind, (ebbtide: string, command: Command, message: string) => string>> = {
+  NotFound: (ebbtide, command, message) => `${ebbtide} ${listOf(command, message)} lists the existing ones`,
+  AlreadyExists: (ebbtide, command, message) =>
+    `choose another name; ${ebbtide} ${listOf(command, message)} lists the existing ones`,
   InvalidArgument: (_, command) => `ebbtide ${pathOf(command)} --help shows how it is used`,
   ResourceExhausted: () => 'free memory, or raise the limit (ulimit -v, MemoryMax of a unit)',
   Unknown: (ebbtide) => `${ebbtide} doctor --check examines the store; EBBTIDE_DEBUG=1 shows the stack`,
 };
 
-/** The verb that lists the objects a verb works on. */
-function listOf(command: Command): string {
+/** What an error is about, where it begins with that, and the verb that lists those. */
+const OBJECT = /^(?:parent |target )?(image|content|snapshot|container|lease|namespace) "?/;
+
+/** The verb that lists the objects that an error is about, else those that a verb works on. */
+function listOf(command: Command, message: string): string {
+  const [, object] = OBJECT.exec(message) ?? [];
+  if (object !== undefined) return object === 'content' ? 'content ls' : `${object}s ls`;
   const list = command.parent?.commands.find((sub) => sub.name() === 'ls');
   if (list !== undefined) return pathOf(list);
   return command.name() === 'export' ? 'images ls' : 'du -A';

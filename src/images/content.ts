@@ -14,7 +14,7 @@ import { isDigest } from '../model/digest.js';
 import { copy, openWriter, type SeekableSource, type Source } from '../stores/content/content-helpers.js';
 import { isOfSystem } from '../system/system-errors.js';
 import type { ImageServices, LeasedContext } from './services.js';
-import { unended } from './services.js';
+import { unended, unlessFull } from './services.js';
 
 /** Bytes to write. */
 export interface Incoming {
@@ -153,6 +153,16 @@ export async function leaseBlob(
   // Leased before it is looked up, so that a collection cannot remove it in between.
   await services.leases.addResource(ctx, ctx.lease, { type: 'content', id: digest });
   return sizeOf(services, ctx, digest);
+}
+
+/** Keeps a blob, with what it refers to, while it is read, as far as there is a lease for that and room on the disk. */
+export async function keepWhileRead(
+  services: ImageServices,
+  ctx: LeasedContext,
+  digest: string,
+): Promise<void> {
+  if (ctx.lease === '' || !isDigest(digest)) return;
+  await unlessFull(services.leases.addResource(ctx, ctx.lease, { type: 'content', id: digest }), undefined);
 }
 
 async function sizeOf(

@@ -5,8 +5,7 @@
  * them. The same images always give the same bytes. The output appears under its name only when it is
  * complete.
  *
- * Runs under the context's lease or one of its own, unless the store is read-only. Called by the CLI and
- * embedders.
+ * Runs under the context's lease or one of its own, where one can be made. Called by the CLI and embedders.
  */
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
@@ -16,7 +15,7 @@ import { type EbbtideError, invalidArgument, notFound, throwIfAborted, unknownEr
 import { Digester, parseDigest } from '../model/digest.js';
 import { compareUtf8 } from '../model/utf8.js';
 import { type Closure, type ClosureBlob, ClosureReader } from './closure.js';
-import { leaseBlob } from './content.js';
+import { keepWhileRead } from './content.js';
 import type { Descriptor, Platform } from './documents.js';
 import { Annotation, MediaType } from './media-types.js';
 import { dockerTagOf, refNameOf } from './names.js';
@@ -27,7 +26,7 @@ import {
   type LeasedContext,
   type OnProgress,
   type Progress,
-  underLease,
+  readUnderLease,
 } from './services.js';
 import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
 
@@ -83,10 +82,9 @@ export async function exportImages(
   const to = typeof output === 'string' ? resolve(output) : output;
   // Looked up first, because a lease would create a mistyped namespace.
   for (const name of names) await services.images.get(ctx, name);
-  const run = (leased: LeasedContext) => new Exporter(services, leased, options).run(names, to);
-  // Without a lease in a read-only store: a blob that its owner deletes during the export is reported by its
-  // digest.
-  return services.isReadOnly ? run({ ...ctx, lease: '' }) : underLease(services, ctx, 'export', run);
+  return readUnderLease(services, ctx, 'export', (leased) =>
+    new Exporter(services, leased, options).run(names, to),
+  );
 }
 
 /** An image to be written into the layout. */
@@ -125,7 +123,7 @@ class Exporter {
     const { platform, platforms, nonDistributable, allPlatforms } = this.#options;
     const { target } = await this.#services.images.get(this.#ctx, name);
     // The lease keeps the target with everything it refers to, should the image be deleted.
-    if (this.#ctx.lease !== '') await leaseBlob(this.#services, this.#ctx, target.digest);
+    await keepWhileRead(this.#services, this.#ctx, target.digest);
     const root =
       platform === undefined
         ? target

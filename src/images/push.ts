@@ -6,7 +6,7 @@ import { eachLimit } from '../backends/files.js';
 import { invalidArgument, isNotFound, throwIfAborted } from '../errors.js';
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
-import { leaseBlob } from './content.js';
+import { keepWhileRead } from './content.js';
 import {
   type Descriptor,
   MAX_DESCRIPTORS,
@@ -84,7 +84,7 @@ class Push {
     if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
       throw invalidArgument(`${digest} of type "${mediaType}" is not an image`, { object: digest });
     }
-    await leaseBlob(this.#services, this.#ctx, digest);
+    await keepWhileRead(this.#services, this.#ctx, digest);
     await this.#visit(target, undefined, [target.annotations ?? {}], 0);
     const { atOnce } = this.#options;
     await eachLimit(this.#blobs, atOnce, (item) => this.#send(item));

@@ -91,12 +91,44 @@ export async function underLease<T>(
   work: (ctx: LeasedContext) => Promise<T>,
 ): Promise<T> {
   if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
-  const { id } = await services.leases.create(
-    ctx,
-    withRandomId(),
-    withExpiration(LEASE_LIFETIME_MS),
-    withLabel(Label.leaseFor, what),
-  );
+  return underOwn(services, ctx, await newLease(services, ctx, what), what, work);
+}
+
+/**
+ * As `underLease`, for work that changes nothing: where no lease can be made, because the store is read-only or its disk is full, it
+ * goes on with `lease` ''. A blob that is deleted meanwhile is then reported by its digest.
+ */
+export async function readUnderLease<T>(
+  services: ImageServices,
+  ctx: CallContext,
+  what: LeasedWork,
+  work: (ctx: LeasedContext) => Promise<T>,
+): Promise<T> {
+  if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
+  const id = services.isReadOnly ? '' : await unlessFull(newLease(services, ctx, what), '');
+  return id === '' ? work({ ...ctx, lease: '' }) : underOwn(services, ctx, id, what, work);
+}
+
+/** For a write that reading can do without: `otherwise` where it is Unavailable, as on a full disk. */
+export const unlessFull = <T, O>(write: Promise<T>, otherwise: O): Promise<T | O> =>
+  write.catch((error: unknown) => {
+    if (!isKind(error, 'Unavailable')) throw error;
+    return otherwise;
+  });
+
+async function newLease(services: ImageServices, ctx: CallContext, what: LeasedWork): Promise<string> {
+  const lifetime = withExpiration(LEASE_LIFETIME_MS);
+  const { id } = await services.leases.create(ctx, withRandomId(), lifetime, withLabel(Label.leaseFor, what));
+  return id;
+}
+
+async function underOwn<T>(
+  services: ImageServices,
+  ctx: CallContext,
+  id: string,
+  what: LeasedWork,
+  work: (ctx: LeasedContext) => Promise<T>,
+): Promise<T> {
   let result: T;
   try {
     result = await work({ ...withLease(ctx, id), lease: id });

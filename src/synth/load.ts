@@ -11,6 +11,8 @@ import {
   containerKey,
   imageKey,
   ingestKey,
+  key,
+  leaf,
   leaseKey,
   namespaceKey,
   Relation,
@@ -49,14 +51,14 @@ const NANOS_PER_MS = 1_000_000n;
 type Of<K extends SynthRecord['kind']> = Extract<SynthRecord, { kind: K }>;
 
 /**
- * Writes all records of the plan. Returns the number of each kind. FailedPrecondition when one of the plan's
- * namespaces already exists.
+ * Writes all records of the plan. Returns the number of each kind. FailedPrecondition when there is a namespace: nobody could tell its
+ * records from these.
  */
 export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions = {}): Promise<Counts> {
-  for (const namespace of plan.namespaces) {
-    if (!engine.has(namespaceKey(namespace))) continue;
-    throw failedPrecondition(`namespace "${namespace}" already exists`, {
-      object: namespace,
+  const used = engine.firstKey(key('namespaces'), undefined);
+  if (used !== undefined) {
+    throw failedPrecondition(`the store is not empty: it has the namespace "${leaf(used)}"`, {
+      object: leaf(used),
       remedy: 'create a synthetic store in its own directory',
     });
   }

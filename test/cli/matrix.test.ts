@@ -165,6 +165,10 @@ function checkFailure({ path }: Verb, { code, stderr }: Outcome, kinds: readonly
   assert.equal(lines.length, 2, about);
 }
 
+/** As `words`; of what wants an empty store, in one of its own. */
+const onItsStore = ({ path, words }: Verb, name: string): readonly string[] =>
+  path === 'synth' ? [...words, '--root', join(dir, `${name}-empty`)] : words;
+
 /** Fails for each verb that did not fail in one of these ways. */
 async function fails(
   root: string,
@@ -265,7 +269,7 @@ describe('every verb', () => {
     const printing = except(NOT_PRINTING);
     const outcomes = await runMany(
       await copyOfStore('full'),
-      printing.map(({ words }) => words),
+      printing.map((verb) => onItsStore(verb, 'full')),
       { stdout: openSync('/dev/full', 'w') },
     );
     for (const [n, { code, stderr }] of outcomes.entries()) {
@@ -283,7 +287,7 @@ describe('every verb', () => {
   test('given a reader that has gone, then nothing is said', async () => {
     const printing = except(NOT_PRINTING);
     const root = await copyOfStore('gone');
-    const lines = printing.map(({ words }) => words);
+    const lines = printing.map((verb) => onItsStore(verb, 'gone'));
     for (const [n, { code, stderr }] of (await runMany(root, lines, { stdout: 'gone' })).entries()) {
       const said = stderr.split('\n').filter((line) => line !== '' && !isRemark(line));
       assert.deepEqual([code, said], [0, []], printing[n]!.path);

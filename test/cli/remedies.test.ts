@@ -99,6 +99,9 @@ test('given a root or a lease that is empty or not there, when named, then what 
     'rm',
     'nope',
   );
+  // Of what the error is about, whatever the verb makes.
+  const image = ['containers', 'create', 'c', '--image', 'nope'];
+  await run.fails(3, /image "nope" not found.*\n {2}ebbtide images ls lists the existing ones\n/, ...image);
 });
 
 test('given an environment without a home or a temporary directory, then no store appears in the working directory, and a remedy', (t) => {

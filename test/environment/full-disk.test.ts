@@ -4,9 +4,11 @@
  * was acknowledged stays. Loop devices and mounts need root.
  */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Cli, type Ended, layout, type Started } from '../cli/support.js';
+import { tempDir } from '../support/temp.js';
 import { smallDisk } from './small-disk.js';
 import { serving, works } from './verbs.js';
 
@@ -34,6 +36,7 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
       if (small === undefined) return;
       const cli = new Cli(join(small.path, 'store'));
       const images = await layout(t);
+      const elsewhere = await tempDir(t);
       await works(cli, 'import', images.path);
       for (const name of ['a', 'b', 'c']) await works(cli, 'leases', 'create', name);
       for (const name of ['s1', 's2', 's3']) await works(cli, 'snapshots', 'prepare', name);
@@ -53,6 +56,7 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
         await works(cli, 'why', images.base);
         await works(cli, 'doctor');
         await works(cli, 'gc', '--dry-run');
+        await works(cli, 'export', before[0]!, '-o', join(elsewhere, 'verb.tar'));
       });
       await t.test('what needs room is refused', async () => {
         if (what === 'bytes') {
@@ -68,6 +72,11 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
       await t.test('kill -9 of a daemon, then reads again', async () => {
         const daemon = await serving(cli);
         assert.deepEqual(await names(cli), before);
+        await works(cli, 'export', before[0]!, '-o', join(elsewhere, 'daemon.tar'));
+        assert.deepEqual(
+          await readFile(join(elsewhere, 'daemon.tar')),
+          await readFile(join(elsewhere, 'verb.tar')),
+        );
         await kill(daemon);
         small.fill();
         assert.deepEqual(await names(cli), before);

@@ -5,7 +5,7 @@ import { BlobProgress } from './blob-progress.js';
 import { type ImageStoreMessage, platformOf, type RegistryMessage } from './messages.js';
 import { BLOBS_AT_ONCE } from './pull.js';
 import { hostLabel, registryLabel, withRegistry } from './registry.js';
-import { leased, type Transfer } from './under-way.js';
+import { reading, type Transfer } from './under-way.js';
 
 export async function push(
   t: Transfer,
@@ -23,7 +23,7 @@ export async function push(
     t,
     destination,
     (client) =>
-      leased(t, async (ctx) => {
+      reading(t, async (ctx) => {
         reporter.report({ event: `Pushing to ${label}` });
         reporter.report({ event: 'pushing content', name, desc });
         {

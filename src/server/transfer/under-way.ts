@@ -1,6 +1,6 @@
 /** One Transfer call under way, and what its parts have in common. Used by transfer.ts and the transfers that it chooses from. */
 import { type EbbtideError, notImplemented, orAborted } from '../../errors.js';
-import { type LeasedContext, underLease } from '../../images/services.js';
+import { type LeasedContext, readUnderLease, underLease } from '../../images/services.js';
 import type { Call } from '../call.js';
 import type { ServiceHost } from '../service.js';
 import { resourceExhausted } from '../status.js';
@@ -40,6 +40,12 @@ export const leased = <T>(
   { host, call }: Pick<Transfer, 'host' | 'call'>,
   work: (ctx: LeasedContext) => Promise<T>,
 ): Promise<T> => underLease(host.db, call.cancellable, 'transfer', work);
+
+/** The same for a transfer that changes nothing here: without a lease where none can be made. */
+export const reading = <T>(
+  { host, call }: Pick<Transfer, 'host' | 'call'>,
+  work: (ctx: LeasedContext) => Promise<T>,
+): Promise<T> => readUnderLease(host.db, call.cancellable, 'transfer', work);
 
 /** A stream that also ends with the call that uses it, whatever its other end does. */
 export const untilAborted = (stream: NamedStream, signal: AbortSignal): NamedStream => ({

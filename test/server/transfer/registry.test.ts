@@ -17,7 +17,7 @@ import {
 import { tempDir } from '../../support/temp.js';
 import { type Message, methodOf, type TestClient } from '../client.js';
 import { code, type World, world } from '../world.js';
-import { answerCredentials, importFrom, PeerStream, registry, store } from './peer.js';
+import { answerCredentials, exportTo, importFrom, PeerStream, registry, store } from './peer.js';
 
 const missing = dockerRegistryMissing();
 const skip = missing === undefined ? {} : { skip: missing };
@@ -388,6 +388,42 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
     });
   }
 }
+
+test(
+  'given a disk without a free byte, when images are pushed and exported, also under a lease of the client, then all of it is',
+  skip,
+  async (t) => {
+    const disk = await smallDisk(t, 'ext4', 'bytes');
+    if (disk === undefined) return;
+    const at = await docker(t);
+    const { client } = await world(t, { transfer: true, snapshotters: 'native' }, disk.path);
+    const { index } = await imported(client);
+    await client.call('leases', 'Create', { id: 'mine' });
+    disk.fill();
+    // The store looks at its disk now and then.
+    await sleep(200);
+    assert.equal((await client.fails('leases', 'Create', { id: 'late' })).code, code.unavailable);
+    for (const [n, from] of [client, client.with({ lease: 'mine' })].entries()) {
+      const reference = `${at.host}/app:${n}`;
+      await succeeds(from, store({ name: 'local:1' }), registry(reference, plain));
+      const output = await PeerStream.open(from, 'out');
+      const received = output.receiveAll(100_000);
+      await from.call('transfer', 'Transfer', {
+        source: store({ name: 'local:1' }),
+        destination: exportTo('out', { allPlatforms: true }),
+      });
+      const { bytes } = await received;
+      assert.ok(bytes.includes(index.slice('sha256:'.length)));
+      const { client: other } = await started(t);
+      await succeeds(other, registry(reference, plain), store({ name: reference }));
+      assert.equal((await other.call('images', 'List')).images[0].target.digest, index);
+    }
+    assert.deepEqual(
+      (await client.call('leases', 'List')).leases.map(({ id }: Message) => id),
+      ['mine'],
+    );
+  },
+);
 
 test('given more pulls at once than the daemon has places for, then those beyond are refused, and others follow when some end', async (t) => {
   const { client } = await started(t);
