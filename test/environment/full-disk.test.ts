@@ -62,6 +62,7 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
         if (what === 'bytes') {
           await refuses(cli, 'images', 'tag', before[0]!, 'example.com/more:1');
           await refuses(cli, 'leases', 'create', 'late');
+          await refuses(cli, 'leases', 'add', 'a', 'content', images.base);
         }
         await refuses(cli, 'snapshots', 'prepare', 'late');
         await refuses(cli, 'import', '--unpack', 'native', images.path);

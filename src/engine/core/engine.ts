@@ -272,7 +272,7 @@ export class CoreEngine
   // ------------------------------------------------------------------------------------------------------- commit
 
   protected commit(tx: EngineTransaction): Written {
-    if (tx.records.size > 0) this.storage.admit?.(tx.background || tx.takesAway);
+    if (tx.needsRoom) this.storage.admit?.(tx.background || tx.takesAway);
     const isNewest = tx.revision === this.#revision;
     const links = tx.linkChanges(isNewest);
     this.end(tx);

@@ -76,6 +76,8 @@ export class EngineTransaction implements Transaction {
   readonly known = new Map<Key, Entry | undefined>();
   /** Whether a record was deleted here. */
   takesAway = false;
+  /** Whether a link was made here. */
+  #links = false;
 
   /** `records`, as a layer over what is read. */
   readonly #written: ReadLayer<Uint8Array> = new Written(this.records);
@@ -268,6 +270,7 @@ export class EngineTransaction implements Transaction {
     if (this.hasLink(from, relation, to)) return false;
     this.ownLinks.set(linkPrefix(from, relation) + to, true);
     this.linked.add(from);
+    this.#links = true;
     return true;
   }
 
@@ -319,6 +322,11 @@ export class EngineTransaction implements Transaction {
   }
 
   // ----------------------------------------------------------------------------------------------- for the engines
+
+  /** Whether its commit needs room on the disk: all but one that only drops links. */
+  get needsRoom(): boolean {
+    return this.records.size > 0 || this.#links;
+  }
 
   /** Whether anything read here has changed since; then its outcome means nothing. */
   get isStale(): boolean {
