@@ -4,6 +4,8 @@ import { test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { gate } from '../../src/engine/suite/support.js';
 import { invalidArgument, isKind } from '../../src/errors.js';
+import { Streams } from '../../src/gc/streams.js';
+import { ResourceStream } from '../../src/gc/types.js';
 import { testDB } from '../support/db.js';
 
 const ctx = { namespace: 'ns1' };
@@ -124,10 +126,19 @@ test('[#241] given a collection under way, when the DB is closed, then closing w
   await db.images.create(ctx, image('a'));
   await db.images.delete(ctx, 'a');
   const order: string[] = [];
+  // Under way, and not only asked for.
+  const begun = new Promise<void>((resolve) => {
+    const streams = new Streams();
+    db.registerCollectibleResource(ResourceStream, {
+      referenceLabel: () => streams.referenceLabel(),
+      startCollection: () => {
+        resolve();
+        return streams.startCollection();
+      },
+    });
+  });
   const run = db.garbageCollect().then(() => order.push('collected'));
-  // Let the run begin, so that it is under way and not only asked for.
-  await Promise.resolve();
-  await Promise.resolve();
+  await begun;
   await db.close().then(() => order.push('closed'));
   await run;
   assert.deepEqual(order, ['collected', 'closed']);
