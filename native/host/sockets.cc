@@ -3,6 +3,7 @@
 //
 // Contract and threads: see sys.cc. No call waits. The caller owns the descriptors that `acceptWaiting` returns, which are
 // close-on-exec and do not block.
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -76,6 +77,14 @@ Napi::Value hasHungUpCall(Info info) {
   });
 }
 
+// (fd): another descriptor of the same connection, close-on-exec, which the caller owns; or a negative errno.
+Napi::Value duplicateCall(Info info) {
+  return returnErrno(info, [&] {
+    const int fd = fcntl(numberArgument<int>(info, 0), F_DUPFD_CLOEXEC, 0);
+    return Napi::Value(Napi::Number::New(info.Env(), fd < 0 ? -errno : fd));
+  });
+}
+
 // A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
 // is full.
 Napi::Value sendDatagramCall(Info info) {
@@ -102,6 +111,7 @@ Napi::Value sendDatagramCall(Info info) {
 void exportSockets(Napi::Env env, Napi::Object exports) {
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   exports.Set("acceptWaiting", Napi::Function::New<acceptWaitingCall>(env));
+  exports.Set("duplicate", Napi::Function::New<duplicateCall>(env));
   exports.Set("hasHungUp", Napi::Function::New<hasHungUpCall>(env));
   exports.Set("sendDatagram", Napi::Function::New<sendDatagramCall>(env));
 }

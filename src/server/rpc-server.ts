@@ -3,9 +3,9 @@
  * everything else is Unimplemented at once. listener.ts passes connections in, so that this file is
  * independent of sockets' names. Called by endpoint.ts.
  */
-import type { Socket } from 'node:net';
 import type { Observer } from './call.js';
 import { Ledger } from './connections/ledger.js';
+import type { Line } from './connections/line.js';
 import type { Peer } from './connections/peer.js';
 import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
@@ -81,7 +81,7 @@ export class RpcServer {
   }
 
   /** Serves an accepted connection. */
-  serve(socket: Socket, peer: Peer): Servant {
+  serve(line: Line, peer: Peer): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
     const { ledger, queue } = this.#shared;
     const memory = ledger.open(peer.uid, {
@@ -93,7 +93,7 @@ export class RpcServer {
       ...{ peer, queue, memory },
     };
     const gate = new CallGate(streamsPerConnection, memory, () => connection.wake());
-    const connection = new Connection(socket, this.#application(gate, peer), options, (reason) => {
+    const connection = new Connection(line, this.#application(gate, peer), options, (reason) => {
       if (reason !== undefined) this.#ended(reason);
       gate.close();
       memory.close();

@@ -9,6 +9,7 @@ const addon = loadAddon('ebbtide_sys') as
       peerCredentials?(descriptor: number): Buffer | number;
       acceptWaiting?(listening: number, most: number): Uint32Array | number;
       hasHungUp?(descriptor: number): boolean | number;
+      duplicate?(descriptor: number): number;
     }
   | undefined;
 
@@ -25,6 +26,12 @@ export function peerCredentials(descriptor: number): { pid: number; uid: number 
 
 /** Whether the peer has closed a connected socket, however much of what it sent is unread. */
 export const hasHungUp = (descriptor: number): boolean => addon?.hasHungUp?.(descriptor) === true;
+
+/** Another descriptor of the same connection, which the caller owns; undefined without the addon, or when there are too many. */
+export function duplicate(descriptor: number): number | undefined {
+  const found = addon?.duplicate?.(descriptor) ?? -1;
+  return found < 0 ? undefined : found;
+}
 
 export interface Accepted {
   readonly fd: number;

@@ -5,8 +5,15 @@
  * Called by listener.ts.
  */
 import { closeSync } from 'node:fs';
-import { type Server, Socket } from 'node:net';
-import { acceptWaiting, descriptorOf, hasHungUp, peerCredentials } from '../../system/unix-sockets.js';
+import type { Server, Socket } from 'node:net';
+import {
+  acceptWaiting,
+  descriptorOf,
+  duplicate,
+  hasHungUp,
+  peerCredentials,
+} from '../../system/unix-sockets.js';
+import { Line } from './line.js';
 import type { Peer } from './peer.js';
 
 /** Unknown, because the addon does not load. All such peers share as one user, and none of them is root. */
@@ -18,12 +25,13 @@ const ACCEPT_MS = 1;
 export class Arrival {
   readonly peer: Peer;
   readonly #fd: number;
-  #socket: Socket | undefined;
+  readonly #accepted: Socket | undefined;
+  #line: Line | undefined;
 
   private constructor(peer: Peer, fd: number, socket?: Socket) {
     this.peer = peer;
     this.#fd = fd;
-    this.#socket = socket;
+    this.#accepted = socket;
   }
 
   /** One that Node has accepted. */
@@ -46,20 +54,26 @@ export class Arrival {
 
   /** Whether the peer has closed it. */
   get gone(): boolean {
-    return this.#socket?.destroyed === true || hasHungUp(this.#fd);
+    return this.#accepted?.destroyed === true || hasHungUp(this.#fd);
   }
 
-  /** The caller owns the socket. */
-  open(): Socket {
-    if (this.#socket === undefined) {
-      this.#socket = new Socket({ fd: this.#fd, readable: true, writable: true, allowHalfOpen: false });
-      this.#socket.on('error', () => undefined);
-    }
-    return this.#socket;
+  /** The caller owns its socket. REQUIRES: it is neither open nor closed. */
+  open(): Line {
+    this.#line = this.#accepted === undefined ? Line.over(this.#fd) : replaced(this.#accepted, this.#fd);
+    return this.#line;
   }
 
   close(): void {
-    if (this.#socket === undefined) closeSync(this.#fd);
-    else this.#socket.destroy();
+    const socket = this.#line?.socket ?? this.#accepted;
+    if (socket === undefined) closeSync(this.#fd);
+    else socket.destroy();
   }
+}
+
+/** Node says how a socket is read only where it is made, and not for those that a server accepts. */
+function replaced(socket: Socket, fd: number): Line {
+  const own = duplicate(fd);
+  if (own === undefined) return Line.of(socket);
+  socket.destroy();
+  return Line.over(own);
 }

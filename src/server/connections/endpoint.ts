@@ -1,9 +1,9 @@
 /** One socket with its services: accepts, serves, and stops within a deadline. Called by daemon.ts. */
-import type { Socket } from 'node:net';
 import type { Limits } from '../limits.js';
 import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from '../rpc-server.js';
 import type { Service } from '../service.js';
 import type { ActivatedSocket } from '../systemd/activation.js';
+import type { Line } from './line.js';
 import { Listener } from './listener.js';
 import type { Peer } from './peer.js';
 
@@ -33,7 +33,7 @@ export class Endpoint {
   ): Promise<Endpoint> {
     const server = new RpcServer(limits, services, observe, refused, shared);
     try {
-      const serve = (connection: Socket, peer: Peer): Servant => server.serve(connection, peer);
+      const serve = (connection: Line, peer: Peer): Servant => server.serve(connection, peer);
       const hooks = { serve, refused };
       const listener =
         typeof place === 'string'

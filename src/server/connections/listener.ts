@@ -20,6 +20,7 @@ import type { ActivatedSocket } from '../systemd/activation.js';
 import { AcceptQueue } from './accept-queue.js';
 import { Arrival } from './arrival.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
+import type { Line } from './line.js';
 import type { Peer } from './peer.js';
 
 const SOCKET_MODE = 0o660;
@@ -32,7 +33,7 @@ const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ListenerHooks {
   /** Serves a connection that begins as HTTP/2. */
-  serve: (connection: Socket, peer: Peer) => Servant;
+  serve: (connection: Line, peer: Peer) => Servant;
   /** Called with the reason when this server closes a connection. */
   refused: (reason: string) => void;
 }
@@ -198,31 +199,33 @@ export class Listener {
       },
     };
     if (!this.#table.add(entry, evenOwn)) return false;
-    const socket = arrival.open();
+    const line = arrival.open();
+    const { socket } = line;
     this.#sockets.add(socket);
     socket.once('close', () => {
       this.#table.delete(entry);
       this.#sockets.delete(socket);
     });
-    greet(socket, limits.helloMs, hooks.refused, () => {
-      servant = hooks.serve(socket, peer);
+    greet(line, limits.helloMs, hooks.refused, () => {
+      servant = hooks.serve(line, peer);
     });
     return true;
   }
 }
 
 /** Waits for the first bytes; closes a connection that does not begin like HTTP/2. */
-function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'], serve: () => void): void {
+function greet(line: Line, helloMs: number, refused: ListenerHooks['refused'], serve: () => void): void {
+  const { socket } = line;
   let head: Buffer = Buffer.alloc(0);
   const end = (reason: string): void => {
     clearTimeout(timer);
-    socket.off('data', take);
+    line.ignore();
     refused(reason);
     socket.destroy();
   };
   const timer = setTimeout(() => end('no greeting in time'), helloMs);
-  const take = (bytes: Buffer): void => {
-    head = head.length === 0 ? bytes : Buffer.concat([head, bytes]);
+  line.receive = (bytes) => {
+    head = Buffer.concat([head, bytes]);
     const known = Math.min(head.length, PREFACE.length);
     if (!head.subarray(0, known).equals(PREFACE.subarray(0, known))) {
       end('not HTTP/2');
@@ -230,12 +233,10 @@ function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'
     }
     if (head.length < PREFACE.length) return;
     clearTimeout(timer);
-    socket.off('data', take);
-    socket.pause();
-    socket.unshift(head);
+    line.ignore();
     serve();
+    line.receive(head);
   };
-  socket.on('data', take);
   socket.once('close', () => clearTimeout(timer));
   socket.resume();
 }

@@ -1,18 +1,16 @@
 /**
  * Splits a request's content into messages: each has a byte that says whether it is compressed, and four
- * bytes of length. A message that arrives in one chunk is a view of it; others are assembled once they are
- * complete. What is kept is charged to the connection's account.
+ * bytes of length. A message is a copy: the chunk it arrives in is only valid until `push` returns. What is kept is
+ * charged to the connection's account.
  */
 import type { Account } from '../connections/ledger.js';
 import { resourceExhausted } from '../status.js';
 import { PREFIX_BYTES } from './prefix.js';
 
-/**
- * Chunks below this size are copied together, so that many small ones do not take more memory than they have
- * bytes.
- */
+/** A message up to this size gets its memory as soon as some of it has arrived, a larger one as more and more of it arrives. */
+const AT_ONCE_BYTES = 2 * 2 ** 20;
+/** Waiting messages below this size get memory of their own. */
 const SMALL_BYTES = 8 * 1024;
-const GATHER_BYTES = 64 * 1024;
 
 export interface IncomingMessage {
   readonly bytes: Buffer;
@@ -31,10 +29,8 @@ export class MessageReader {
   readonly #bytesMax: number;
   readonly #memory: Account;
   #prefix = Buffer.alloc(0);
-  #chunks: Buffer[] = [];
-  /** Collects small chunks; the last chunk is a view of it. */
-  #gather: Buffer | undefined;
-  #gathered = 0;
+  /** The message being assembled, of which so many bytes have arrived. */
+  #buffer: Buffer = EMPTY;
   #have = 0;
   /** Length of the message being assembled; -1 if its prefix is not complete. */
   #wanted = -1;
@@ -82,14 +78,13 @@ export class MessageReader {
 
   /** Drops the incomplete message. */
   clear(): void {
-    this.#memory.give(this.#have);
+    this.#memory.give(this.#buffer.length);
     this.#forget();
   }
 
   #forget(): void {
     this.#have = 0;
-    this.#chunks = [];
-    this.#gather = undefined;
+    this.#buffer = EMPTY;
     this.#wanted = -1;
   }
 
@@ -112,30 +107,29 @@ export class MessageReader {
   }
 
   #keep(part: Buffer): void {
-    this.#take(part.length);
-    this.#have += part.length;
-    if (part.length >= SMALL_BYTES) {
-      this.#chunks.push(part);
-      this.#gather = undefined;
-      return;
-    }
-    if (this.#gather === undefined || this.#gather.length - this.#gathered < part.length) {
-      this.#gather = Buffer.allocUnsafeSlow(Math.min(GATHER_BYTES, Math.max(1024, this.#have)) + part.length);
-      this.#gathered = 0;
-      this.#chunks.push(this.#gather.subarray(0, 0));
-    }
-    part.copy(this.#gather, this.#gathered);
-    this.#gathered += part.length;
-    this.#chunks[this.#chunks.length - 1] = this.#gather.subarray(0, this.#gathered);
+    const have = this.#have + part.length;
+    if (have > this.#buffer.length) this.#grow(Math.min(this.#wanted, Math.max(AT_ONCE_BYTES, 2 * have)));
+    part.copy(this.#buffer, this.#have);
+    this.#have = have;
+  }
+
+  #grow(bytes: number): void {
+    this.#take(bytes - this.#buffer.length);
+    const larger = Buffer.allocUnsafeSlow(bytes);
+    this.#buffer.copy(larger, 0, 0, this.#have);
+    this.#buffer = larger;
   }
 
   #whole(part: Buffer, unreturned: number): IncomingMessage {
-    this.#take(MESSAGE_BYTES + part.length);
-    const taken = this.#have + MESSAGE_BYTES + part.length;
-    let bytes = part;
-    if (this.#chunks.length > 0) {
-      this.#chunks.push(part);
-      bytes = Buffer.concat(this.#chunks, this.#wanted);
+    const taken = MESSAGE_BYTES + this.#wanted;
+    let bytes: Buffer;
+    if (this.#have === 0) {
+      this.#take(taken);
+      bytes = Buffer.from(part);
+    } else {
+      this.#keep(part);
+      this.#take(MESSAGE_BYTES);
+      bytes = this.#buffer;
     }
     this.#forget();
     return { bytes, compressed: this.#compressed, unreturned, taken };

@@ -11,6 +11,7 @@
 import type { Socket } from 'node:net';
 import { descriptorOf, hasHungUp } from '../../system/unix-sockets.js';
 import type { Account } from '../connections/ledger.js';
+import type { Line } from '../connections/line.js';
 import type { Peer } from '../connections/peer.js';
 import { Bucket } from './bucket.js';
 import { broken, ConnectionError, ErrorCode, Flag, FrameType, sized, tooMuch } from './constants.js';
@@ -65,6 +66,7 @@ const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
 const LAST_WORDS_MS = 1000;
 
 export class Connection<Head> {
+  readonly #line: Line;
   readonly #socket: Socket;
   readonly #application: Application<Head>;
   readonly #options: ConnectionOptions;
@@ -96,11 +98,13 @@ export class Connection<Head> {
   #reason: string | undefined;
 
   constructor(
-    socket: Socket,
+    line: Line,
     application: Application<Head>,
     options: ConnectionOptions,
     onClose: (reason: string | undefined) => void,
   ) {
+    const { socket } = line;
+    this.#line = line;
     this.#socket = socket;
     this.#application = application;
     this.#options = options;
@@ -129,8 +133,7 @@ export class Connection<Head> {
       },
       failed: (error) => this.#fail(error),
     });
-    socket.on('error', () => undefined);
-    socket.on('data', this.#take);
+    line.receive = this.#take;
     socket.once('end', () => this.destroy());
     socket.once('close', () => this.#ended());
     this.#keepalive = setInterval(() => this.#askForLife(), options.keepaliveMs);
@@ -205,7 +208,7 @@ export class Connection<Head> {
     const { code, message } =
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
     this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
-    this.#socket.off('data', this.#take);
+    this.#line.ignore();
     this.#output.goAway(this.#streams.past.lastId, code, message);
     this.#output.flush();
     this.#giveUp();
@@ -230,7 +233,7 @@ export class Connection<Head> {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#keepalive);
-    this.#socket.off('data', this.#take);
+    this.#line.ignore();
     this.#blocks.close();
     this.#giveUp();
     this.#endIfOver();

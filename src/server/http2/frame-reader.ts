@@ -1,7 +1,7 @@
 /**
  * Splits the bytes of a connection into frames (RFC 9113, section 4). The content of DATA frames is passed on
- * chunk by chunk as it arrives, as views of what was read; all other frames are passed on complete. Pure,
- * except for its state.
+ * chunk by chunk as it arrives; all other frames are passed on complete. All that is passed on are views, which are
+ * only valid during the call. Pure, except for its state.
  */
 import {
   ConnectionError,
@@ -14,7 +14,7 @@ import {
 } from './constants.js';
 
 export interface FrameSink {
-  /** A complete frame that is not DATA. The payload is a view and may be kept. */
+  /** A complete frame that is not DATA. */
   frame(type: number, flags: number, streamId: number, payload: Buffer): void;
   /** A DATA frame begins; its content follows. */
   dataBegins(streamId: number, bytes: number, flags: number): void;
@@ -82,16 +82,19 @@ export class FrameReader {
       partial.length < FRAME_HEAD_BYTES ? FRAME_HEAD_BYTES : FRAME_HEAD_BYTES + lengthAt(partial, 0);
     const end = Math.min(chunk.length, at + wanted - partial.length);
     const grown = Buffer.concat([partial, chunk.subarray(at, end)]);
-    this.#partial = EMPTY;
-    // Keeps the part if it is still incomplete.
-    this.#frameAt(grown, 0);
+    this.#partial = grown;
+    if (grown.length === wanted) {
+      this.#partial = EMPTY;
+      // Keeps it if it is a head only.
+      this.#frameAt(grown, 0);
+    }
     return end;
   }
 
   /** Passes on the frame at `at`, or keeps the part that has arrived; returns the offset of the next one. */
   #frameAt(chunk: Buffer, at: number): number {
     if (chunk.length - at < FRAME_HEAD_BYTES) {
-      this.#partial = chunk.subarray(at);
+      this.#partial = Buffer.from(chunk.subarray(at));
       return chunk.length;
     }
     const length = lengthAt(chunk, at);
@@ -112,7 +115,7 @@ export class FrameReader {
     }
     const end = start + length;
     if (end > chunk.length) {
-      this.#partial = chunk.subarray(at);
+      this.#partial = Buffer.from(chunk.subarray(at));
       return chunk.length;
     }
     const payload = chunk.subarray(start, end);

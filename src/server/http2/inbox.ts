@@ -71,16 +71,26 @@ export class Inbox implements Task {
     return this.#state === 'working';
   }
 
+  /** REQUIRES: the chunk is valid until this returns. What waits is copied. */
   take(chunk: Buffer): void {
     if (this.#state === 'closed') return;
     const now = performance.now();
     const atOnce = this.#queue.arrives(this, now);
     this.#chunks.push(chunk);
     if (this.#state === 'queued') this.#wait();
-    if (this.#state !== 'idle') return;
-    this.#start = now;
-    if (atOnce) this.#work();
-    else this.#park();
+    if (this.#state === 'idle') {
+      this.#start = now;
+      if (atOnce) this.#work();
+      else this.#park();
+    }
+    this.#keep(chunk);
+  }
+
+  #keep(chunk: Buffer): void {
+    const last = this.#chunks.length - 1;
+    if (this.#chunks[last] !== chunk) return;
+    this.#chunks[last] = Buffer.from(last === 0 ? chunk.subarray(this.#at) : chunk);
+    if (last === 0) this.#at = 0;
   }
 
   /** Waiting requests may begin or continue. */

@@ -9,7 +9,7 @@ import type { Output } from './output.js';
 
 /** Receives the request. */
 export interface StreamSink {
-  /** Content, a view that may be kept; `last`: `end` follows. Every byte has to be released by `consumed`. */
+  /** Content, a view that is valid until it returns; `last`: `end` follows. Every byte has to be released by `consumed`. */
   data(chunk: Buffer, last: boolean): void;
   /** The request is complete. */
   end(): void;
