@@ -142,8 +142,8 @@ interface SlicingBuffer extends Buffer {
 const textAt = (bytes: Buffer, start: number, end: number): string =>
   (bytes as SlicingBuffer).utf8Slice(start, end);
 
-/** Names of fields come again and again: the last ones of each kind are kept. */
-const NAME_BYTES_MAX = 16;
+/** Names of fields and labels come again and again: the last ones of each kind are kept. Those that are longer are mostly hashes. */
+const NAME_BYTES_MAX = 63;
 const lastNames: string[] = new Array<string>(256).fill('');
 
 function nameAt(bytes: Buffer, view: DataView, at: number, end: number): string {

@@ -2,7 +2,7 @@
  * Which roots each rule of a policy is about: found while their records are read, so that no record is kept. Called by plan.ts
  * and choice.ts; pure. Memory: 4 bytes for each root that a rule covers.
  */
-import { Growing } from '../gc/report/growing.js';
+import { Growing } from '../engine/schema/growing.js';
 import { type Adaptor, parseFilters } from '../model/filters.js';
 import type { CheckedPolicy, Rule } from './policy.js';
 import type { Root } from './roots.js';

@@ -210,6 +210,21 @@ test('given a snapshotter whose metadata has another layout, then none of its sn
   }
 });
 
+test('given blobs beside metadata without records, when they are read, then nothing is noted about that: the engine cannot be written to', async (t) => {
+  const root = await rootOf(t, { v1: { version } });
+  const directory = join(root, 'io.containerd.content.v1.content', 'blobs', 'sha256');
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, 'a'.repeat(64)), 'x');
+  await using store = await ForeignStore.open(root);
+  assert.equal((await store.check()).sound, true);
+  const { engine } = store.parts.db;
+  await assert.rejects(
+    engine.update((tx) => tx.put('raw\0a', 'b')),
+    /read-only/,
+  );
+  assert.equal(engine.graph.stats().nodes, 0);
+});
+
 test('given metadata of another schema, then it is refused; of a later revision, then a notice says so', async (t) => {
   const other = await rootOf(t, { v2: { default: { images: { a: at } } } });
   await assert.rejects(

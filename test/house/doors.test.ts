@@ -46,7 +46,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   graph: ['engine system errors', ''],
   'engine/etcd': ['engine/lmdb engine/memory engine/core engine engine/schema model errors', ''],
   'engine/lmdb': ['engine/core engine engine/schema system model errors', ''],
-  'engine/memory': ['engine/core engine engine/schema model', ''],
+  'engine/memory': ['engine/core engine engine/schema model errors', ''],
   'engine/suite': ['engine/core engine engine/schema model errors', ''],
   'engine/core': ['engine engine/schema model errors', ''],
   engine: ['engine/schema model errors', ''],

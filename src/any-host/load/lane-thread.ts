@@ -11,22 +11,21 @@ import { type RecordSink, readRecords } from './records.js';
 const { pages: shared, root, revision, entered, taken } = workerData as LaneWork;
 const pages = Pages.of(present(shared, 'pages'));
 const indexer = indexerOf(revision);
-/** The edges are counted by the thread that takes the batch. */
-const noGraph = { apply: () => undefined };
 
-let filling = new Filling(indexer, noGraph);
-let links: string[] = [];
+let filling = new Filling(indexer);
 let complaints: string[] = [];
 let posted = 0;
 
 function post(): void {
-  const part = filling.part(links);
+  const part = filling.part();
   parentPort?.postMessage(
     { part, complaints } satisfies Batch,
-    part.chunks.map(({ buffer }) => buffer),
+    // Nothing here is shared memory.
+    [part.names.items, part.names.chunks, part.places, part.ops, part.chunks]
+      .flat()
+      .map(({ buffer }) => buffer as ArrayBuffer),
   );
-  filling = new Filling(indexer, noGraph);
-  links = [];
+  filling = new Filling(indexer);
   complaints = [];
   posted++;
   for (let known = Atomics.load(taken, 0); posted - known >= AHEAD; known = Atomics.load(taken, 0))
@@ -35,10 +34,7 @@ function post(): void {
 
 const sink: RecordSink = {
   record: (key, value) => filling.record(key, value),
-  link: (from, relation, to) => {
-    filling.link(from, relation, to);
-    links.push(from, relation, to);
-  },
+  link: (from, relation, to) => filling.link(from, relation, to),
   complain: (what) => complaints.push(what),
 };
 let leaves = 0;

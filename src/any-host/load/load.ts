@@ -9,7 +9,7 @@
 import { Bucket, rootBucket } from '../../bolt/bucket.js';
 import { type BoltSnapshot, readBolt } from '../../bolt/snapshot.js';
 import type { Engine } from '../../engine/contract.js';
-import { openMemoryEngine } from '../../engine/memory/engine.js';
+import { openFilledEngine } from '../../engine/memory/engine.js';
 import type { Filling } from '../../engine/memory/filling.js';
 import { metaKey } from '../../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../../engine/schema/legacy.js';
@@ -51,7 +51,7 @@ export async function loadMetadata(path: string, options: LoadOptions = {}): Pro
   const doubt = doubtAbout(root, path);
   const load = async (fill: Fill): Promise<Loaded> => {
     const complaints = doubt === undefined ? [] : [doubt];
-    const engine = await openMemoryEngine(
+    const engine = await openFilledEngine(
       { indexer: indexerOf(revision), graph: createGraph() },
       (filling) => {
         filling.record(metaKey('version'), { version: SCHEMA_REVISION });

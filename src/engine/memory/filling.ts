@@ -1,218 +1,213 @@
 /**
- * Fills a memory engine before a caller has it: records that are all there at once need no transactions, whose readers, conflicts and
- * undoing cost as much as the records. Called by engine.ts; the graph is then as the planner of a commit would have made it,
- * which `verifyGraph` can be asked.
+ * Records that are all there at once, for an engine in memory that is only read: they need no transactions, whose readers, conflicts and
+ * undoing cost as much as the records, and no object each. Called by engine.ts; the graph is then as the planner of commits would have
+ * made it, which `verifyGraph` can be asked.
  */
 import { type Adjacency, type Indexer, type Key, NodeFlag, type Value } from '../contract.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import { setOp } from '../core/planner.js';
-import {
-  type Entry,
-  edgeIsBack,
-  edgeKind,
-  edgeTarget,
-  linkPrefix,
-  NO_ID,
-  packEdge,
-  type StoredAdjacency,
-} from '../core/storage.js';
+import { LINK_SEPARATOR, linkPrefix } from '../core/storage.js';
 import { type GraphCore, GraphOp } from '../graph.js';
 import { ByteStore } from '../schema/bytes.js';
 import { encodeInto } from '../schema/codec.js';
-import { type Contents, noContents } from './storage.js';
+import { Growing } from '../schema/growing.js';
+import type { NameColumns } from '../schema/name-table.js';
+import { KeyTable } from './key-table.js';
 
-const NO_EDGES: readonly number[] = [];
 /** Words of operations that the graph is given at once. */
 const WORDS = 64 * 1024;
 /** Of the longest operation. */
 const OP_WORDS = 5;
+/** Of an `add`. */
+const EDGE_WORDS = 4;
+const NO_PLACE = -1;
 
-/** What one thread filled in, for another one to take in. Nodes have the numbers of their keys. */
-export interface FilledPart {
-  /** Of nodes, and then of records that are none. */
-  readonly keys: readonly string[];
-  readonly nodes: number;
-  /** Of each node; -1 without a record. */
-  readonly flags: Int32Array;
-  /** Of those nodes that expire. */
-  readonly expiries: ReadonlyMap<number, bigint>;
-  /** Of the value under each key in `chunks`; -1 without one. */
-  readonly places: Float64Array;
-  /** Of all nodes, packed, one after the other. */
-  readonly edges: Float64Array;
-  readonly edgeCounts: Uint32Array;
-  /** `from`, relation and `to`, one after the other. */
-  readonly links: readonly string[];
-  readonly chunks: readonly Uint8Array<ArrayBuffer>[];
+/** What is known. */
+export class Filled {
+  /** Of the nodes, by their ids. */
+  readonly keys = new KeyTable();
+  /** Where the values of nodes are in the store; -1 without one. */
+  readonly places = new Growing(Float64Array);
+  /** The same of records that are no nodes. */
+  readonly others = new PartitionedMap<number>();
+  readonly store = new ByteStore();
+  readonly links = new PartitionedMap<true>(LINK_SEPARATOR);
+  records = 0;
 }
 
-/** What is known under a key so far; in place, since others may refer to a record before it comes. Few objects: there may be millions. */
-class Filled implements Entry {
-  store: ByteStore;
-  id = NO_ID;
-  /** -1 without adjacency. */
-  flags = -1;
-  expireAt: bigint | undefined = undefined;
-  edges = NO_EDGES;
-  /** Of the value in the store; -1 without one. */
-  place = -1;
-
-  constructor(store: ByteStore) {
-    this.store = store;
-  }
-
-  get adjacency(): StoredAdjacency | undefined {
-    const { flags, expireAt, edges } = this;
-    return flags < 0 ? undefined : { flags, expireAt, edges };
-  }
-
-  get bytes(): Uint8Array | undefined {
-    return this.place < 0 ? undefined : this.store.at(this.place);
-  }
+/** What one thread filled in, for another one to take in. */
+export interface FilledPart {
+  /** Of nodes. */
+  readonly names: NameColumns;
+  readonly parents: readonly string[];
+  readonly places: Float64Array;
+  readonly others: readonly (readonly [Key, number])[];
+  /** Of nodes, and their edges without those that links are. */
+  readonly ops: readonly Uint32Array[];
+  /** `from`, relation and `to`, one after the other. */
+  readonly links: readonly string[];
+  readonly chunks: readonly Uint8Array[];
 }
 
 export class Filling {
-  readonly #store = new ByteStore();
-  readonly #entries = new PartitionedMap<Filled>();
-  readonly #contents: Contents = { ...noContents(), entries: this.#entries };
+  readonly #filled = new Filled();
   readonly #indexer: Indexer;
-  readonly #graph: Pick<GraphCore, 'apply'>;
+  /** Without one: a part, that another thread takes in. */
+  readonly #graph: Pick<GraphCore, 'apply'> | undefined;
   readonly #ops = new Uint32Array(WORDS);
   #words = 0;
+  readonly #partOps: Uint32Array[] = [];
+  readonly #partLinks: string[] = [];
+  /** Whether the record that was in a part last is, and so the edges that follow it. */
+  #isTaken = false;
 
-  constructor(indexer: Indexer, graph: Pick<GraphCore, 'apply'>) {
+  constructor(indexer: Indexer, graph?: Pick<GraphCore, 'apply'>) {
     this.#indexer = indexer;
     this.#graph = graph;
   }
 
-  /** Of a key that is put in twice the first record counts. */
+  /** Of a key that is put in twice the first record counts. REQUIRES: nothing refers to a key that the indexer has no node for. */
   record(key: Key, value: Value): void {
-    const entry = this.#entry(key);
-    if (entry.place >= 0) return;
-    this.#contents.records++;
-    entry.place = encodeInto(this.#store, key, value);
+    const filled = this.#filled;
     const node = this.#indexer.node(key, value);
-    if (node !== undefined) this.#node(key, entry, node);
+    if (node === undefined) {
+      if (!filled.others.has(key)) this.#other(key, encodeInto(filled.store, key, value));
+      return;
+    }
+    const id = this.#add(key);
+    if (filled.places.at(id) >= 0) return;
+    this.#place(id, encodeInto(filled.store, key, value));
+    this.#node(id, node);
+  }
+
+  link(from: Key, relation: string, to: Key): void {
+    const kind = this.#indexer.link(from, relation, to);
+    const ids = kind === undefined ? undefined : ([this.#idOf(from), this.#idOf(to)] as const);
+    if (this.#graph === undefined) {
+      this.#partLinks.push(from, relation, to);
+      return;
+    }
+    this.#filled.links.set(linkPrefix(from, relation) + to, true);
+    if (ids !== undefined) this.#edge(...ids, kind ?? 0);
   }
 
   /** What another thread filled in; what is there already counts. */
-  take(part: FilledPart): void {
-    const { keys, nodes, flags, expiries, places, edges, edgeCounts, links, chunks } = part;
-    const store = new ByteStore(chunks.map((chunk) => Buffer.from(chunk.buffer)));
-    const ids = new Uint32Array(nodes);
-    const fresh: (Filled | undefined)[] = [];
-    for (const [i, key] of keys.entries()) {
-      const entry = this.#entry(key);
-      const place = places[i] ?? -1;
-      const isFresh = place >= 0 && entry.place < 0;
-      if (isFresh) {
-        this.#contents.records++;
-        entry.store = store;
-        entry.place = place;
-      }
-      if (i >= nodes) continue;
-      fresh.push(isFresh ? entry : undefined);
-      ids[i] = isFresh ? this.#present(key, entry, flags[i] ?? 0, expiries.get(i)) : this.#idOf(key, entry);
-    }
-    let at = 0;
-    for (const [i, entry] of fresh.entries()) {
-      const end = at + (edgeCounts[i] ?? 0);
-      if (entry !== undefined && end > at)
-        entry.edges = Array.from(edges.subarray(at, end), (edge) =>
-          this.#join(entry.id, ids[edgeTarget(edge)] ?? 0, edgeKind(edge), edgeIsBack(edge)),
-        );
-      at = end;
-    }
+  take({ names, parents, places, others, ops, links, chunks }: FilledPart): void {
+    const { keys, places: known, store, others: knownOthers } = this.#filled;
+    const base = store.append(chunks);
+    const before = known.length;
+    const ids = keys.addAll(names, parents);
+    while (known.length < keys.length) known.push(NO_PLACE);
+    for (const [key, place] of others) if (!knownOthers.has(key)) this.#other(key, base + place);
+    for (const words of ops) this.#takeOps(words, ids, before, (local) => base + (places[local] ?? 0));
     for (let i = 0; i < links.length; i += 3)
       this.link(links[i] ?? '', links[i + 1] ?? '', links[i + 2] ?? '');
   }
 
-  link(from: Key, relation: string, to: Key): void {
-    this.#contents.links.set(linkPrefix(from, relation) + to, true);
-    const kind = this.#indexer.link(from, relation, to);
-    if (kind !== undefined) this.#edge(this.#idOf(from), this.#idOf(to), kind);
+  /** @param before the first id that there was no node for */
+  #takeOps(words: Uint32Array, ids: Uint32Array, before: number, placeOf: (local: number) => number): void {
+    const word = (at: number): number => words[at] ?? 0;
+    for (let at = 0; at < words.length; ) {
+      const local = word(at + 1);
+      const id = ids[local] ?? 0;
+      if (words[at] === GraphOp.add) {
+        if (this.#isTaken) this.#edge(id, ids[word(at + 2)] ?? 0, word(at + 3));
+        at += EDGE_WORDS;
+        continue;
+      }
+      const isDangling = (word(at + 2) & NodeFlag.present) === 0;
+      if (!isDangling) this.#isTaken = this.#place(id, placeOf(local));
+      if (isDangling ? id >= before : this.#isTaken)
+        this.#push(GraphOp.set, id, word(at + 2), word(at + 3), word(at + 4));
+      at += OP_WORDS;
+    }
   }
 
-  end(): Contents {
+  end(): Filled {
     this.#apply();
-    return this.#contents;
+    return this.#filled;
   }
 
-  /** For `take` of another one. @param links those that were put in */
-  part(links: readonly string[]): FilledPart {
-    const nodes = this.#contents.nodes as Filled[];
-    const others = [...this.#entries.entries()].filter(([, { id }]) => id === NO_ID);
-    const all = [...nodes, ...others.map(([, entry]) => entry)];
-    const expiries = new Map<number, bigint>();
-    for (const { id, expireAt } of nodes) if (expireAt !== undefined) expiries.set(id, expireAt);
+  /** For `take` of another one. */
+  part(): FilledPart {
+    this.#apply();
+    const { keys, places, others, store } = this.#filled;
     return {
-      keys: [...(this.#contents.keys as string[]), ...others.map(([key]) => key)],
-      nodes: nodes.length,
-      flags: Int32Array.from(nodes, ({ flags }) => flags),
-      expiries,
-      places: Float64Array.from(all, ({ place }) => place),
-      edges: Float64Array.from(nodes.flatMap(({ edges }) => edges)),
-      edgeCounts: Uint32Array.from(nodes, ({ edges }) => edges.length),
-      links,
-      chunks: this.#store.chunks.map(({ buffer }) => new Uint8Array(buffer as ArrayBuffer)),
+      names: keys.names,
+      parents: keys.parents,
+      places: places.take(),
+      others: [...others.entries()],
+      ops: this.#partOps,
+      links: this.#partLinks,
+      chunks: store.chunks,
     };
   }
 
-  #entry(key: Key): Filled {
-    let entry = this.#entries.get(key);
-    if (entry === undefined) {
-      entry = new Filled(this.#store);
-      this.#entries.set(key, entry);
+  #other(key: Key, place: number): void {
+    this.#filled.others.set(key, place);
+    this.#filled.records++;
+  }
+
+  /** False: it has a record. */
+  #place(id: number, place: number): boolean {
+    const { places } = this.#filled;
+    if (places.at(id) >= 0) return false;
+    places.set(id, place);
+    this.#filled.records++;
+    return true;
+  }
+
+  #node(id: number, { flags, expireAt, edges }: Adjacency): void {
+    this.#set(id, flags | NodeFlag.present, expireAt);
+    for (const { to, kind, back } of edges) {
+      const target = this.#idOf(to);
+      if (back === true) this.#edge(target, id, kind);
+      else this.#edge(id, target, kind);
     }
-    return entry;
   }
 
-  #node(key: Key, entry: Filled, { flags, expireAt, edges }: Adjacency): void {
-    const expires = expireAt === undefined ? 0 : NodeFlag.expires;
-    const id = this.#present(key, entry, (flags & ~NodeFlag.expires) | NodeFlag.present | expires, expireAt);
-    if (edges.length > 0)
-      entry.edges = edges.map(({ to, kind, back = false }) => this.#join(id, this.#idOf(to), kind, back));
+  #set(id: number, flags: number, expireAt?: bigint): void {
+    const [code = 0, , bits = 0, low = 0, high] = setOp(id, flags, expireAt);
+    this.#push(code, id, bits, low, high);
   }
 
-  #present(key: Key, entry: Filled, flags: number, expireAt: bigint | undefined): number {
-    const id = entry.id === NO_ID ? this.#number(key, entry) : entry.id;
-    entry.flags = flags;
-    entry.expireAt = expireAt;
-    this.#push(setOp(id, flags, expireAt));
+  /** Of a new one there is no node yet. */
+  #add(key: Key): number {
+    const { keys, places } = this.#filled;
+    const id = keys.add(key);
+    if (id === places.length) places.push(NO_PLACE);
     return id;
-  }
-
-  #join(id: number, target: number, kind: number, back: boolean): number {
-    if (back) this.#edge(target, id, kind);
-    else this.#edge(id, target, kind);
-    return packEdge(target, kind, back);
   }
 
   /** Makes a dangling node if need be. */
-  #idOf(key: Key, entry = this.#entry(key)): number {
-    if (entry.id !== NO_ID) return entry.id;
-    const id = this.#number(key, entry);
-    this.#push(setOp(id, this.#indexer.absent(key), undefined));
+  #idOf(key: Key): number {
+    const before = this.#filled.places.length;
+    const id = this.#add(key);
+    if (id === before) this.#set(id, this.#indexer.absent(key));
     return id;
   }
 
-  #number(key: Key, entry: Filled): number {
-    entry.id = this.#contents.keys.push(key) - 1;
-    this.#contents.nodes.push(entry);
-    return entry.id;
-  }
-
   #edge(from: number, to: number, kind: number): void {
-    this.#push([GraphOp.add, from, to, kind]);
+    this.#push(GraphOp.add, from, to, kind);
   }
 
-  #push(words: readonly number[]): void {
+  /** @param last of operations that have so many words */
+  #push(code: number, first: number, second: number, third: number, last?: number): void {
     if (this.#words + OP_WORDS > WORDS) this.#apply();
-    for (const word of words) this.#ops[this.#words++] = word;
+    const ops = this.#ops;
+    let at = this.#words;
+    ops[at++] = code;
+    ops[at++] = first;
+    ops[at++] = second;
+    ops[at++] = third;
+    if (last !== undefined) ops[at++] = last;
+    this.#words = at;
   }
 
   #apply(): void {
-    if (this.#words > 0) this.#graph.apply(this.#ops.subarray(0, this.#words));
+    if (this.#words === 0) return;
+    if (this.#graph === undefined) this.#partOps.push(this.#ops.slice(0, this.#words));
+    else this.#graph.apply(this.#ops.subarray(0, this.#words));
     this.#words = 0;
   }
 }

@@ -25,42 +25,20 @@ import { decodeValue } from '../schema/codec.js';
 const done = Promise.resolve();
 const written: Written = { visible: done, flushed: done };
 
-/** What a storage has, for one that begins with something. */
-export interface Contents {
-  readonly entries: PartitionedMap<Entry>;
-  readonly links: PartitionedMap<true>;
-  /** Key and entry of each node. */
-  readonly keys: (Key | undefined)[];
-  readonly nodes: (Entry | undefined)[];
-  records: number;
-}
-
-export const noContents = (): Contents => ({
-  entries: new PartitionedMap(),
-  links: new PartitionedMap(LINK_SEPARATOR),
-  keys: [],
-  nodes: [],
-  records: 0,
-});
-
 export class MemoryStorage implements Storage {
-  readonly #entries: PartitionedMap<Entry>;
+  readonly #entries = new PartitionedMap<Entry>();
   readonly #links: PartitionedMap<true>;
-  readonly #keys: (Key | undefined)[];
-  readonly #nodes: (Entry | undefined)[];
+  readonly #keys: (Key | undefined)[] = [];
+  readonly #nodes: (Entry | undefined)[] = [];
   /** The key that was asked for last by its id: mostly its record is asked for next. */
   #lastKey: Key | undefined;
   #lastEntry: Entry | undefined;
-  #records: number;
+  #records = 0;
   readonly #counters = new Map<Key, number>();
   #listener: StorageListener | undefined;
 
-  constructor({ entries, links, keys, nodes, records }: Contents = noContents()) {
-    this.#entries = entries;
+  constructor(links = new PartitionedMap<true>(LINK_SEPARATOR)) {
     this.#links = links;
-    this.#keys = keys;
-    this.#nodes = nodes;
-    this.#records = records;
   }
 
   listen(listener: StorageListener): void {
@@ -88,17 +66,7 @@ export class MemoryStorage implements Storage {
     read: ReadValue<T>,
     bytesMax = Number.POSITIVE_INFINITY,
   ): RecordRange<T> {
-    const start = below(prefix);
-    const entries: [Key, T][] = [];
-    let left = bytesMax;
-    for (const [key, { bytes }] of from(this.#entries, start, after)) {
-      if (!key.startsWith(start)) break;
-      if (entries.length >= limit || left <= 0) return { entries, more: true };
-      if (bytes === undefined) continue;
-      entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
-      left -= bytes.length;
-    }
-    return { entries, more: false };
+    return rangeIn(this.#entries, prefix, after, limit, ({ bytes }) => bytes, read, bytesMax);
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -200,6 +168,30 @@ export class MemoryStorage implements Storage {
     this.#nodes.length = 0;
     this.#lastKey = undefined;
   }
+}
+
+/** As `Storage.range`, of what has bytes. */
+export function rangeIn<V, T>(
+  map: PartitionedMap<V>,
+  prefix: Key,
+  after: Key | undefined,
+  limit: number,
+  bytesOf: (value: V) => Uint8Array | undefined,
+  read: ReadValue<T>,
+  bytesMax: number,
+): RecordRange<T> {
+  const start = below(prefix);
+  const entries: [Key, T][] = [];
+  let left = bytesMax;
+  for (const [key, value] of from(map, start, after)) {
+    if (!key.startsWith(start)) break;
+    if (entries.length >= limit || left <= 0) return { entries, more: true };
+    const bytes = bytesOf(value);
+    if (bytes === undefined) continue;
+    entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
+    left -= bytes.length;
+  }
+  return { entries, more: false };
 }
 
 /** Entries that begin with `start`, and are after `after` when that is further; maybe others after them. */

@@ -99,14 +99,11 @@ const NO_BYTES = Buffer.alloc(LENGTH_BYTES);
 
 /** Many short byte strings that stay, without an object for each. */
 export class ByteStore {
-  readonly #chunks: Buffer[];
+  readonly #chunks: Buffer[] = [];
   #last = NO_BYTES;
+  /** Of the first byte of the last one. */
+  #lastPlace = 0;
   #used = STORE_CHUNK_BYTES;
-
-  /** @param chunks what another store has, for one that nothing is added to */
-  constructor(chunks: Buffer[] = []) {
-    this.#chunks = chunks;
-  }
 
   get chunks(): readonly Buffer[] {
     return this.#chunks;
@@ -117,22 +114,36 @@ export class ByteStore {
     const size = LENGTH_BYTES + writer.length;
     if (this.#used + size > STORE_CHUNK_BYTES) {
       this.#last = Buffer.allocUnsafeSlow(Math.max(STORE_CHUNK_BYTES, size));
-      this.#chunks.push(this.#last);
+      this.#lastPlace = this.append([this.#last]);
       this.#used = 0;
     }
     const at = this.#used;
     this.#last.writeUInt32LE(writer.length, at);
     writer.copyTo(this.#last, at + LENGTH_BYTES);
     this.#used += size;
-    return (this.#chunks.length - 1) * STORE_CHUNK_BYTES + at;
+    return this.#lastPlace + at;
+  }
+
+  /** Takes the chunks of another store; returns by how much places there are less than here. */
+  append(chunks: readonly Uint8Array[]): number {
+    const first = this.#chunks.length;
+    for (const { buffer, byteOffset, length } of chunks)
+      this.#chunks.push(Buffer.from(buffer, byteOffset, length));
+    return first * STORE_CHUNK_BYTES;
   }
 
   /** What was added at a place; never written to. */
   at(place: number): Buffer {
+    const { chunk, start, end } = this.slice(place);
+    return chunk.subarray(start, end);
+  }
+
+  /** Where that is. */
+  slice(place: number): { readonly chunk: Buffer; readonly start: number; readonly end: number } {
     const chunk = this.#chunks[Math.floor(place / STORE_CHUNK_BYTES)] ?? NO_BYTES;
     const at = place % STORE_CHUNK_BYTES;
     const start = at + LENGTH_BYTES;
-    return chunk.subarray(start, start + chunk.readUInt32LE(at));
+    return { chunk, start, end: start + chunk.readUInt32LE(at) };
   }
 }
 

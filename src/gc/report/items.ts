@@ -8,13 +8,13 @@ import { type Engine, type FieldValue, NodeFlag, type StoredNode } from '../../e
 import { type GraphCore, NO_ITEM } from '../../engine/graph.js';
 import { DamagedBytes } from '../../engine/schema/bytes.js';
 import { decodeFields } from '../../engine/schema/codec.js';
+import { Growing } from '../../engine/schema/growing.js';
 import { SEPARATOR } from '../../engine/schema/keys.js';
+import { NameTable } from '../../engine/schema/name-table.js';
 import { StoredRecord } from '../../engine/schema/stored-record.js';
 import { Pace } from '../../stores/listing.js';
 import { ResourceContent, ResourceIngest, ResourceSnapshot } from '../types.js';
 import type { MeasuredDisk } from './disk-report.js';
-import { Growing } from './growing.js';
-import { ItemNames } from './item-names.js';
 
 export interface ItemsHost {
   readonly engine: Engine;
@@ -53,7 +53,7 @@ export class Items {
   readonly #parentNumbers = new Map<string, number>();
   readonly #record = new StoredRecord();
   readonly #sizes = new Growing(Float64Array);
-  readonly #names = new ItemNames();
+  readonly #names = new NameTable();
   readonly #disk: MeasuredDisk | undefined;
   readonly #block: number;
 
@@ -120,8 +120,10 @@ export class Items {
       if ((bits & NodeFlag.present) === 0) continue;
       const type = bits >>> TYPE_SHIFT;
       if (type === ResourceContent) items.#addBlob(host.engine, id);
-      else if (type === ResourceSnapshot) await items.#addSnapshot(host, id);
-      else if (type === ResourceIngest) ingests.push(id);
+      else if (type === ResourceSnapshot) {
+        const size = items.#addSnapshot(host, id);
+        if (size !== undefined) items.#sizes.push(typeof size === 'number' ? size : await size);
+      } else if (type === ResourceIngest) ingests.push(id);
     }
     for (const id of ingests) {
       if (pace.isOver) await pace.pass();
@@ -220,32 +222,38 @@ export class Items {
     return false;
   }
 
-  async #addSnapshot({ engine, backends }: ItemsHost, id: number): Promise<void> {
+  /** The size, which is to be added, of a new item. Mostly there is no need to wait for it. */
+  #addSnapshot({ engine, backends }: ItemsHost, id: number): Promise<number> | number | undefined {
     let snapshotter = '';
     const name = engine.readNode(id, (node) => {
       snapshotter = snapshotterOf(node.parent);
       return decodeFields(node, NAME).name ?? '';
     });
-    if (name === undefined) return;
+    if (name === undefined) return undefined;
     const backendName = typeof name === 'string' ? name : '';
     const item = this.#names.add(`${snapshotter}\0${backendName}`);
     this.ofNode[id] = item;
-    if (!this.#isNew(item)) return;
-    this.#sizes.push(await this.#snapshotSize(backends.get(snapshotter), snapshotter, backendName));
+    return this.#isNew(item)
+      ? this.#snapshotSize(backends.get(snapshotter), snapshotter, backendName)
+      : undefined;
   }
 
-  async #snapshotSize(
+  #snapshotSize(
     backend: SnapshotterBackend | undefined,
     snapshotter: string,
     name: string,
-  ): Promise<number> {
-    if (this.#disk === undefined || backend?.directoryOf === undefined) {
-      const size = await usageOf(backend, name);
-      this.#disk?.addElsewhere(size);
-      return size;
-    }
+  ): Promise<number> | number {
+    const disk = this.#disk;
+    if (disk === undefined) return usageOf(backend, name);
+    if (backend?.directoryOf === undefined) return this.#elsewhere(usageOf(backend, name));
     const directory = backend.directoryOf(name);
-    return directory === undefined ? 0 : this.#disk.snapshot(snapshotter, directory);
+    return directory === undefined ? 0 : disk.snapshot(snapshotter, directory);
+  }
+
+  async #elsewhere(usage: Promise<number> | number): Promise<number> {
+    const size = await usage;
+    this.#disk?.addElsewhere(size);
+    return size;
   }
 
   /** An open ingest keeps the bytes of the blob it expects, whichever namespace has it. */
@@ -300,8 +308,10 @@ const fitting = (value: FieldValue | undefined): bigint | undefined =>
   typeof value === 'bigint' && BigInt.asIntN(64, value) === value ? value : undefined;
 
 /** 0 when the backend does not know the snapshot, or is not there. */
-async function usageOf(backend: SnapshotterBackend | undefined, name: string): Promise<number> {
-  if (backend === undefined || name === '' || backend.has?.(name) === false) return 0;
+const usageOf = (backend: SnapshotterBackend | undefined, name: string): Promise<number> | number =>
+  backend === undefined || name === '' || backend.has?.(name) === false ? 0 : knownUsage(backend, name);
+
+async function knownUsage(backend: SnapshotterBackend, name: string): Promise<number> {
   try {
     return (await backend.usage(name)).size;
   } catch {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ItemNames } from '../../src/gc/report/item-names.js';
+import { NameTable } from '../../src/engine/schema/name-table.js';
 
 const someName = fc.oneof(
   fc.integer({ min: 0, max: 40 }).map((n) => `sha256:${String(n).padStart(64, '0')}`),
@@ -12,7 +12,7 @@ const someName = fc.oneof(
 test('given any names, when added, then each has one number, by which it is found', () => {
   fc.assert(
     fc.property(fc.array(someName, { maxLength: 200 }), (added) => {
-      const names = new ItemNames();
+      const names = new NameTable();
       const numbers = new Map<string, number>();
       for (const name of added) {
         assert.equal(names.find(name), numbers.get(name));
@@ -27,7 +27,7 @@ test('given any names, when added, then each has one number, by which it is foun
 });
 
 test('given a digest as bytes and as a text, when both are added, then they are one', () => {
-  const names = new ItemNames();
+  const names = new NameTable();
   const digest = Buffer.from('07'.repeat(32), 'hex');
   const node = { copyDigest: (target: Uint8Array, at: number) => digest.copy(target, at) === digest.length };
   assert.equal(names.addDigest({ copyDigest: () => false }), undefined);

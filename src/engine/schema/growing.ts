@@ -1,4 +1,4 @@
-/** A list of numbers that grows by doubling, without an object for each. Called by what reads whole stores for reports. */
+/** A list of numbers that grows by doubling, without an object for each. Called by what reads, or fills, whole stores. */
 
 type Numbers = Uint32Array | Int32Array | Float64Array;
 
@@ -19,6 +19,11 @@ export class Growing<T extends Numbers> {
   push(number: number): void {
     if (this.length === this.#numbers.length) this.#widen();
     this.#numbers[this.length++] = number;
+  }
+
+  /** Of those that there are. */
+  set(place: number, number: number): void {
+    this.#numbers[place] = number;
   }
 
   at(place: number): number {
