@@ -13,8 +13,7 @@ import { type BuildCache, readBuildCache } from './build-cache.js';
 import { ForeignContent } from './content.js';
 import { type Loaded, loadMetadata } from './load/load.js';
 import { findPlaces, type Places } from './places.js';
-import { SnapshotsBeside } from './snapshots/snapshots-beside.js';
-import { ForeignSnapshotter, metadataIn } from './snapshots/snapshotters.js';
+import { ForeignSnapshotter } from './snapshots/snapshotters.js';
 
 export interface ForeignRoot {
   /** Covers all of the rest, and closes it. */
@@ -35,25 +34,14 @@ const COMPLAINTS_SHOWN = 5;
 /** Throws as `findPlaces` and `loadMetadata`; NotFound without a content directory. */
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
-  let beside: SnapshotsBeside | undefined;
-  // A snapshot is made before its record: read before the records, it would be missing.
-  const whenRead = async (): Promise<void> => {
-    beside = await SnapshotsBeside.start([...places.snapshotters.values()].map(metadataIn), { signal });
-  };
-  try {
-    const readAt = now();
-    const loaded = await loadMetadata(places.metadata, { signal, whenRead });
-    return await openParts(places, readAt, loaded, beside, signal);
-  } finally {
-    await beside?.[Symbol.asyncDispose]();
-  }
+  const readAt = now();
+  return await openParts(places, readAt, await loadMetadata(places.metadata, { signal }), signal);
 }
 
 async function openParts(
   places: Places,
   readAt: Instant,
   loaded: Loaded,
-  beside: SnapshotsBeside | undefined,
   signal: AbortSignal | undefined,
 ): Promise<ForeignRoot> {
   const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
@@ -68,7 +56,8 @@ async function openParts(
       const path = places.snapshotters.get(name);
       // Each built-in snapshotter has a directory, even if it is not used.
       if (!used.has(name) && !(await hasMetadata(path))) continue;
-      snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal, beside));
+      // After the records: a snapshot is made before its record, and would be missing.
+      snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal));
     }
     // After the leases, which are made before what they keep is recorded.
     const buildCache = await readBuildCache(places, (what) => notices.push(what), signal);

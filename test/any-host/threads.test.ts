@@ -4,10 +4,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Loaded, loadMetadata } from '../../src/any-host/load/load.js';
-import { SnapshotsBeside } from '../../src/any-host/snapshots/snapshots-beside.js';
 import { ForeignSnapshotter } from '../../src/any-host/snapshots/snapshotters.js';
 import { BoltDamage } from '../../src/bolt/format.js';
 import { digestOf } from '../../src/model/digest.js';
+import { zeroTime } from '../../src/model/time.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
 import { damage } from '../bolt/damage.js';
 import { Random } from '../support/random.js';
@@ -171,68 +171,47 @@ test('given a bucket that two records of different threads lead to, then both wa
   }
 });
 
-test('given the metadata of a snapshotter, when a thread reads it, then it is what it is without, also what cannot be read', async (t) => {
+test('given the metadata of a snapshotter, when it is read, then each has what was written, also what cannot be read', async (t) => {
   const root = await tempDir(t);
   const path = join(root, 'metadata.db');
-  const snapshots = fill(500, (n) => [
-    `k8s.io/${n}/snapshot`,
+  const name = (n: number): string => `k8s.io/${n}/snapshot`;
+  const labels = { n: '1', ['__proto__']: 'one' };
+  const snapshots = fill(5000, (n) => [
+    name(n),
     {
-      id: encodeVarint(n + 1),
+      id: encodeVarint(-(n + 1)),
       kind: Uint8Array.of(1 + (n % 3)),
       createdat: n === 7 ? 'no time' : at,
       ...(n % 2 === 0 && { updatedat: encodeTime(BigInt(n)) }),
-      ...(n % 5 !== 0 && { parent: `k8s.io/${n - 1}/snapshot` }),
-      ...(n % 4 === 0 && { labels: { n: `${n}`, ['__proto__']: 'one' } }),
+      ...(n % 5 !== 0 && { parent: name(n - 1) }),
+      ...(n % 4 === 0 && { labels }),
       inodes: encodeVarint(n),
       size: encodeVarint(1000 * n),
     },
   ]);
   await writeFields(path, { v1: { snapshots } });
-  const read = async (beside?: SnapshotsBeside): Promise<unknown> => {
+  const read = async (): Promise<{ found: ForeignSnapshotter; complaints: string[] }> => {
     const complaints: string[] = [];
-    const complain = (what: string): number => complaints.push(what);
-    const found = await ForeignSnapshotter.open('overlayfs', root, complain, undefined, beside);
-    const usages: unknown[] = [];
-    for (const name of found.all.keys()) usages.push(found.has(name), found.directoryOf?.(name));
-    return { all: [...found.all], usages, numbers: found.numbers, complaints };
+    const found = await ForeignSnapshotter.open('overlayfs', root, (what) => complaints.push(what));
+    return { found, complaints };
   };
-  const threads = threadsOf(t);
-  const alone = await read();
-  assert.equal(threads.begun, 0);
-  assert.equal((alone as { complaints: unknown[] }).complaints.length, 1);
-  const other = join(root, 'none.db');
-  assert.equal(await SnapshotsBeside.start([other, path]), undefined);
-  {
-    await using beside = await SnapshotsBeside.start([other, path], { bytesMin: 1 });
-    assert.deepEqual(await read(beside), alone);
+  const { found, complaints } = await read();
+  assert.equal(complaints.length, 1);
+  assert.equal(found.all.size, 5000);
+  for (let n = 0; n < 5000; n++) {
+    assert.deepEqual(await found.stat(name(n)), {
+      kind: ['view', 'active', 'committed'][n % 3],
+      name: name(n),
+      parent: n % 5 === 0 ? '' : name(n - 1),
+      labels: n % 4 === 0 ? labels : {},
+      created: n === 7 ? zeroTime : 1_700_000_000_000_000_000n,
+      updated: n % 2 === 0 ? BigInt(n) : zeroTime,
+    });
+    assert.equal(found.directoryOf?.(name(n)), `${2 * n + 1}`);
+    if (n % 3 === 2) assert.deepEqual(await found.usage(name(n)), { inodes: n, size: 1000 * n });
   }
-  assert.equal(threads.begun, 1);
+  assert.equal(found.has(name(5000)), false);
+  await assert.rejects(found.stat(name(5000)), /has no snapshot/);
   writeFileSync(path, readFileSync(path).fill(0xee, 2 * 4096));
-  const damaged = await read();
-  assert.match(String((damaged as { complaints: unknown[] }).complaints), /cannot be read/);
-  await using beside = await SnapshotsBeside.start([path], { bytesMin: 1 });
-  assert.deepEqual(await read(beside), damaged);
-  const ended = AbortSignal.abort();
-  await using late = await SnapshotsBeside.start([path], { bytesMin: 1, signal: ended });
-  assert.deepEqual(await read(late), damaged);
-});
-
-test('given a file that changes when it was read, then what is read beside it from then on is newer than its records', async (t) => {
-  const path = join(await tempDir(t), 'meta.db');
-  const records = (name: string): Fields => ({
-    v1: { version: encodeVarint(3), default: { leases: { [name]: { createdat: at } } } },
-  });
-  const [before, after] = [`${path}.before`, `${path}.after`];
-  await writeFields(before, records('before'));
-  await writeFields(after, records('after'));
-  writeFileSync(path, readFileSync(before));
-  const whenRead = async (): Promise<void> => writeFileSync(path, readFileSync(after));
-  for (const name of ['before', 'after']) {
-    const { engine } = await loadMetadata(path, { whenRead });
-    assert.deepEqual(
-      [...engine.scan('leases')].map(([key]) => key),
-      [`leases\0default\0${name}`],
-    );
-    await engine.close();
-  }
+  assert.match(String((await read()).complaints), /cannot be read/);
 });

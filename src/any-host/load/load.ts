@@ -32,8 +32,6 @@ export interface Loaded {
 
 export interface LoadOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called when the file was read, before its records are: what is read from then on is newer than they are. */
-  readonly whenRead?: () => Promise<void>;
   /** With less pages one thread reads them. */
   readonly pagesForTwo?: number;
 }
@@ -45,7 +43,6 @@ const PAGES_FOR_TWO = 400_000;
 export async function loadMetadata(path: string, options: LoadOptions = {}): Promise<Loaded> {
   const { signal, pagesForTwo = PAGES_FOR_TWO } = options;
   const snapshot = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
-  await options.whenRead?.();
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
   const doubt = doubtAbout(root, path);

@@ -1,179 +1,177 @@
 /**
- * What the `metadata.db` of a snapshotter says of its snapshots, by columns, because there may be a million. Called by snapshotters.ts; a
- * large one is read by a thread of its own (snapshots-beside.ts).
+ * What the `metadata.db` of a snapshotter says of its snapshots, by columns, without an object for each, because there may be a million. Called by
+ * snapshotters.ts.
  *
  *   v1/snapshots/<name>   id, kind, parent, createdat, updatedat, labels, inodes, size
  */
 import type { SnapshotInfo, SnapshotKind, Usage } from '../../backends/contract.js';
 import { type Bucket, type Entry, rootBucket } from '../../bolt/bucket.js';
 import { readBolt } from '../../bolt/snapshot.js';
+import { ByteStore } from '../../engine/schema/bytes.js';
+import { decodeValue, encodeInto } from '../../engine/schema/codec.js';
+import { Growing } from '../../engine/schema/growing.js';
+import { NameTable } from '../../engine/schema/name-table.js';
 import { failedPrecondition } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { inTurns, type Steps } from '../../system/turns.js';
 import { type Complain, FIELD_BYTES_MAX, numberOf, textsOf, timeOf, unsignedOf } from '../fields.js';
 
-export interface StoredSnapshot extends SnapshotInfo {
-  readonly id: number;
-  readonly usage: Usage;
-}
-
-/** Each by the place of a snapshot in `names`. */
-export interface SnapshotColumns {
-  readonly names: string[];
-  readonly parents: string[];
-  readonly ids: number[];
-  readonly kinds: number[];
-  readonly inodes: number[];
-  readonly sizes: number[];
-  /** Created and updated, one after the other; those that do not fit in 64 bits are in `otherTimes`. */
-  readonly times: BigInt64Array<ArrayBuffer>;
-  readonly otherTimes: Map<number, Instant>;
-  /** Of those that have some. */
-  readonly labels: Map<number, StringMap>;
-}
-
 const kinds: readonly (SnapshotKind | undefined)[] = [undefined, 'view', 'active', 'committed'];
 const COMMITTED = 3;
 const NO_LABELS = Object.freeze({});
 
-export class SnapshotTable {
-  readonly #columns: SnapshotColumns;
-  readonly #places: Map<string, number>;
+/** What a time is that was not read, or does not fit in 64 bits. */
+const NO_TIME = -(2n ** 63n);
 
-  constructor(columns: SnapshotColumns) {
-    this.#columns = columns;
-    this.#places = new Map(columns.names.map((name, place) => [name, place]));
+export class SnapshotTable {
+  readonly #names = new NameTable();
+  /** The others by the number of a name. Of those in `#parentNames` 0 is none. */
+  readonly #parents = new Growing(Uint32Array);
+  readonly #parentNames = new NameTable();
+  readonly #ids = new Growing(Float64Array);
+  readonly #kinds = new Growing(Uint32Array);
+  readonly #inodes = new Growing(Float64Array);
+  readonly #sizes = new Growing(Float64Array);
+  /** Created and updated, one after the other. */
+  #times = new BigInt64Array(2048);
+  /** Those that do not fit in 64 bits. */
+  readonly #otherTimes = new Map<number, Instant>();
+  /** Where they are in `#labelBytes`; -1 without some. */
+  readonly #labels = new Growing(Float64Array);
+  readonly #labelBytes = new ByteStore();
+
+  constructor() {
+    this.#parentNames.add('');
   }
 
   get size(): number {
-    return this.#places.size;
+    return this.#names.length;
   }
 
-  has(name: string): boolean {
-    return this.#places.has(name);
+  /** The place of a name. */
+  find(name: string): number | undefined {
+    return this.#names.find(name);
   }
 
-  get(name: string): StoredSnapshot | undefined {
-    const place = this.#places.get(name);
-    return place === undefined ? undefined : this.#at(place, name);
+  idAt(place: number): number {
+    return this.#ids.at(place);
   }
 
-  id(name: string): number | undefined {
-    const place = this.#places.get(name);
-    return place === undefined ? undefined : this.#columns.ids[place];
+  kindAt(place: number): SnapshotKind {
+    return kinds[this.#kinds.at(place)] ?? 'committed';
   }
 
-  ids(): readonly number[] {
-    return this.#columns.ids;
+  /** Computed at the commit. */
+  usageAt(place: number): Usage {
+    return { inodes: this.#inodes.at(place), size: this.#sizes.at(place) };
   }
 
-  *[Symbol.iterator](): Generator<StoredSnapshot> {
-    for (const [name, place] of this.#places) yield this.#at(place, name);
+  ids(): Float64Array {
+    return this.#ids.take();
   }
 
-  #at(place: number, name: string): StoredSnapshot {
-    const { parents, ids, kinds: numbers, inodes, sizes, labels } = this.#columns;
+  *[Symbol.iterator](): Generator<SnapshotInfo> {
+    for (let place = 0; place < this.size; place++) yield this.at(place);
+  }
+
+  at(place: number): SnapshotInfo {
     return {
-      id: ids[place] ?? 0,
-      kind: kinds[numbers[place] ?? COMMITTED] ?? 'committed',
-      name,
-      parent: parents[place] ?? '',
-      labels: labels.get(place) ?? NO_LABELS,
+      kind: this.kindAt(place),
+      name: this.#names.at(place),
+      parent: this.#parentNames.at(this.#parents.at(place)),
+      labels: this.#labelsAt(place),
       created: this.#time(2 * place),
       updated: this.#time(2 * place + 1),
-      usage: { inodes: inodes[place] ?? 0, size: sizes[place] ?? 0 },
     };
   }
 
+  #labelsAt(place: number): StringMap {
+    const at = this.#labels.at(place);
+    // Texts are all that was put in.
+    return at < 0 ? NO_LABELS : (decodeValue('', this.#labelBytes.at(at)) as StringMap);
+  }
+
   #time(place: number): Instant {
-    return this.#columns.otherTimes.get(place) ?? this.#columns.times[place] ?? zeroTime;
-  }
-}
-
-/** Throws as `readBolt` and `bucketIn`; BoltDamage where the tree cannot be followed. */
-export async function readSnapshotColumns(
-  path: string,
-  complain: Complain,
-  signal?: AbortSignal,
-): Promise<SnapshotColumns> {
-  const file = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
-  return await inTurns(columnsIn(rootBucket(file), complain), signal);
-}
-
-function* columnsIn(root: Bucket, complain: Complain): Steps<SnapshotColumns> {
-  const rows = new Rows(complain);
-  yield* bucketIn(bucketIn(root, 'v1'), 'snapshots')?.inSteps(({ key, bucket }) => {
-    if (bucket !== undefined) rows.add(key, bucket);
-  }) ?? [];
-  return rows.columns();
-}
-
-class Rows {
-  readonly #names: string[] = [];
-  readonly #parents: string[] = [];
-  readonly #ids: number[] = [];
-  readonly #kinds: number[] = [];
-  readonly #inodes: number[] = [];
-  readonly #sizes: number[] = [];
-  readonly #times: Instant[] = [];
-  readonly #labels = new Map<number, StringMap>();
-  readonly #complain: Complain;
-
-  constructor(complain: Complain) {
-    this.#complain = complain;
+    const time = this.#times[place] ?? NO_TIME;
+    return time === NO_TIME ? (this.#otherTimes.get(place) ?? zeroTime) : time;
   }
 
-  add(name: string, bucket: Bucket): void {
-    const place = this.#names.push(name) - 1;
-    this.#parents.push('');
+  add(name: string, bucket: Bucket, complainOf: Complain): void {
+    const place = this.#ids.length;
+    // Only damage has a name twice: then the first one has it, and the directories of both are known.
+    if (this.#names.add(name) !== place) this.#names.add(name, place);
+    this.#parents.push(0);
     this.#ids.push(0);
     this.#kinds.push(COMMITTED);
     this.#inodes.push(0);
     this.#sizes.push(0);
-    this.#times.push(zeroTime, zeroTime);
-    const complain = (what: string): void => this.#complain(`snapshot "${name}": ${what}`);
+    this.#labels.push(-1);
+    this.#setTime(2 * place, NO_TIME);
+    this.#setTime(2 * place + 1, NO_TIME);
+    const complain = (what: string): void => complainOf(`snapshot "${name}": ${what}`);
     bucket.each((entry) => this.#take(place, entry, complain));
   }
 
   #take(place: number, entry: Entry, complain: Complain): void {
     switch (entry.key) {
       case 'id':
-        this.#ids[place] = unsignedOf(entry, complain);
+        this.#ids.set(place, unsignedOf(entry, complain));
         break;
       case 'kind':
-        this.#kinds[place] = entry.value[0] ?? 0;
+        this.#kinds.set(place, entry.value[0] ?? 0);
         break;
       case 'parent':
-        this.#parents[place] = entry.text;
+        this.#parents.set(place, this.#parentNames.add(entry.text));
         break;
       case 'createdat':
-        this.#times[2 * place] = timeOf(entry, complain);
+        this.#setTime(2 * place, timeOf(entry, complain));
         break;
       case 'updatedat':
-        this.#times[2 * place + 1] = timeOf(entry, complain);
+        this.#setTime(2 * place + 1, timeOf(entry, complain));
         break;
       case 'labels': {
         const labels = textsOf(entry.bucket);
-        if (labels !== undefined) this.#labels.set(place, labels);
+        if (labels !== undefined) this.#labels.set(place, encodeInto(this.#labelBytes, '', labels));
         break;
       }
       case 'inodes':
-        this.#inodes[place] = numberOf(entry, complain);
+        this.#inodes.set(place, numberOf(entry, complain));
         break;
       case 'size':
-        this.#sizes[place] = numberOf(entry, complain);
+        this.#sizes.set(place, numberOf(entry, complain));
     }
   }
 
-  columns(): SnapshotColumns {
-    const times = BigInt64Array.from(this.#times);
-    const otherTimes = new Map<number, Instant>();
-    for (const [place, time] of this.#times.entries()) if (times[place] !== time) otherTimes.set(place, time);
-    const [names, parents, ids, kinds] = [this.#names, this.#parents, this.#ids, this.#kinds];
-    const [inodes, sizes, labels] = [this.#inodes, this.#sizes, this.#labels];
-    return { names, parents, ids, kinds, inodes, sizes, times, otherTimes, labels };
+  #setTime(place: number, time: Instant): void {
+    if (place >= this.#times.length) {
+      const times = new BigInt64Array(2 * this.#times.length);
+      times.set(this.#times);
+      this.#times = times;
+    }
+    this.#times[place] = time;
+    if (this.#times[place] === time) return;
+    this.#times[place] = NO_TIME;
+    this.#otherTimes.set(place, time);
   }
+}
+
+/** Throws as `readBolt` and `bucketIn`; BoltDamage where the tree cannot be followed. */
+export async function readSnapshots(
+  path: string,
+  complain: Complain,
+  signal?: AbortSignal,
+): Promise<SnapshotTable> {
+  const file = await readBolt(path, { signal, valueBytesMax: FIELD_BYTES_MAX });
+  return await inTurns(snapshotsIn(rootBucket(file), complain), signal);
+}
+
+function* snapshotsIn(root: Bucket, complain: Complain): Steps<SnapshotTable> {
+  const table = new SnapshotTable();
+  yield* bucketIn(bucketIn(root, 'v1'), 'snapshots')?.inSteps(({ key, bucket }) => {
+    if (bucket !== undefined) table.add(key, bucket, complain);
+  }) ?? [];
+  return table;
 }
 
 /** Of a name that anything may be. */

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type {
   Mount,
   SnapshotInfo,
+  SnapshotKind,
   SnapshotProblem,
   SnapshotterBackend,
   Usage,
@@ -19,26 +20,13 @@ import { type EbbtideError, notFound, throwIfAborted } from '../../errors.js';
 import { fsError, messageOf } from '../../system/system-errors.js';
 import type { Complain } from '../fields.js';
 import { refusal } from '../refusals.js';
-import { readSnapshotColumns, SnapshotTable, type StoredSnapshot } from './snapshot-table.js';
-import type { SnapshotsBeside } from './snapshots-beside.js';
+import { readSnapshots, SnapshotTable } from './snapshot-table.js';
 
 /**
  * Snapshotters that keep all of a snapshot in `snapshots/<number>`. Those of btrfs share blocks, so the size
  * of one is not defined.
  */
 const BY_NUMBER = new Set(['overlayfs', 'native', 'fuse-overlayfs', 'stargz', 'nydus', 'overlaybd']);
-
-const NO_SNAPSHOTS = new SnapshotTable({
-  names: [],
-  parents: [],
-  ids: [],
-  kinds: [],
-  inodes: [],
-  sizes: [],
-  times: new BigInt64Array(),
-  otherTimes: new Map(),
-  labels: new Map(),
-});
 
 /** The metadata in a snapshotter's directory. */
 export const metadataIn = (root: string): string => join(root, 'metadata.db');
@@ -57,8 +45,8 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     this.name = name;
     this.root = root;
     this.isKnown = snapshots !== undefined;
-    this.#snapshots = snapshots ?? NO_SNAPSHOTS;
-    if (this.isByNumber) this.directoryOf = (key) => this.#snapshots.id(key)?.toString();
+    this.#snapshots = snapshots ?? new SnapshotTable();
+    if (this.isByNumber) this.directoryOf = (key) => this.#directoryOf(key);
   }
 
   /**
@@ -70,17 +58,13 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     root: string | undefined,
     complain: Complain,
     signal?: AbortSignal,
-    beside?: SnapshotsBeside,
   ): Promise<ForeignSnapshotter> {
     if (root === undefined) {
       complain('it has no directory here, so its snapshots are counted without bytes');
       return new ForeignSnapshotter(name, root, undefined);
     }
     try {
-      const path = metadataIn(root);
-      const columns =
-        (await beside?.columns(path, complain)) ?? (await readSnapshotColumns(path, complain, signal));
-      const snapshots = new SnapshotTable(columns);
+      const snapshots = await readSnapshots(metadataIn(root), complain, signal);
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
         complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);
@@ -100,7 +84,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
 
   /** Numbers of the directories of snapshots. */
   get numbers(): ReadonlySet<string> {
-    this.#numbers ??= new Set(this.#snapshots.ids().map(String));
+    this.#numbers ??= new Set(Array.from(this.#snapshots.ids(), String));
     return this.#numbers;
   }
   #numbers: Set<string> | undefined;
@@ -111,18 +95,23 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   }
 
   has(key: string): boolean {
-    return this.#snapshots.has(key);
+    return this.#snapshots.find(key) !== undefined;
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
-    return infoOf(this.#stored(key));
+    return this.#snapshots.at(this.#place(key));
   }
 
   /** As computed at the commit; for an active snapshot, its current usage. */
   async usage(key: string): Promise<Usage> {
-    const { kind, usage } = this.#stored(key);
-    const path = kind === 'committed' ? undefined : this.pathOf(key);
-    return path === undefined ? usage : diskUsage(path);
+    const place = this.#place(key);
+    const path = this.#snapshots.kindAt(place) === 'committed' ? undefined : this.pathOf(key);
+    return path === undefined ? this.#snapshots.usageAt(place) : diskUsage(path);
+  }
+
+  #directoryOf(key: string): string | undefined {
+    const place = this.#snapshots.find(key);
+    return place === undefined ? undefined : `${this.#snapshots.idAt(place)}`;
   }
 
   /** The directory of a snapshot that has one of its own. */
@@ -132,7 +121,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   }
 
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void): Promise<void> {
-    for (const stored of this.#snapshots) await fn(infoOf(stored));
+    for (const info of this.#snapshots) await fn(info);
   }
 
   async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
@@ -140,7 +129,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       const path = this.pathOf(name);
       if (path !== undefined && !this.hasDirectory(name))
         await fn({ kind: 'directory', name, path, found: 'no directory' });
-      if (parent !== '' && this.#snapshots.get(parent)?.kind !== 'committed')
+      if (parent !== '' && this.#kindOf(parent) !== 'committed')
         await fn({ kind: 'parent', name, path: path ?? '', found: `its parent ${parent} is not committed` });
     }
   }
@@ -148,8 +137,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   /** In the native snapshotter a view of a parent has none. */
   hasDirectory(key: string): boolean {
     const path = this.pathOf(key);
-    const stored = this.#snapshots.get(key);
-    if (path === undefined || (this.name === 'native' && stored?.kind === 'view')) return true;
+    if (path === undefined || (this.name === 'native' && this.#kindOf(key) === 'view')) return true;
     try {
       return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
     } catch (error) {
@@ -182,24 +170,20 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return refusal(what, this.root ?? this.name);
   }
 
-  #stored(key: string): StoredSnapshot {
-    const stored = this.#snapshots.get(key);
+  #kindOf(key: string): SnapshotKind | undefined {
+    const place = this.#snapshots.find(key);
+    return place === undefined ? undefined : this.#snapshots.kindAt(place);
+  }
+
+  #place(key: string): number {
+    const place = this.#snapshots.find(key);
     // One for all of them: there may be a hundred thousand, and an error is dear to make.
     if (!this.isKnown) {
       this.#unknown ??= notFound(`the snapshots of ${this.name} are not known here`, { object: this.name });
       throw this.#unknown;
     }
-    if (stored === undefined)
+    if (place === undefined)
       throw notFound(`snapshotter ${this.name} has no snapshot "${key}"`, { object: key });
-    return stored;
+    return place;
   }
 }
-
-const infoOf = ({ kind, name, parent, labels, created, updated }: StoredSnapshot): SnapshotInfo => ({
-  kind,
-  name,
-  parent,
-  labels,
-  created,
-  updated,
-});
