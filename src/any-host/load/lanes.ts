@@ -8,7 +8,7 @@ import type { FilledPart } from '../../engine/memory/filling.js';
 import { noThread, startThread } from '../../system/threads.js';
 
 /** Leaves in turns. The first thread has less, because it has to take in the others as well. */
-export const ROUND = { first: 64, round: 192 };
+export const ROUND = { first: 80, round: 192 };
 /** Batches that wait to be taken, at most. */
 export const AHEAD = 8;
 
