@@ -7,6 +7,7 @@ import { copyBucket } from '../../src/bolt/copy.js';
 import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
+import { inTurns } from '../../src/system/turns.js';
 import { tempDir } from '../support/temp.js';
 import { dump, judge, makeFar, missing } from './program.js';
 import { treeOf } from './tree.js';
@@ -30,7 +31,7 @@ for (const [pageSize, pages] of [
     const root = scan.page(snapshot.meta.root);
     assert.deepEqual(root?.kind === 'leaf' && root.entries.map(({ key }) => key), Object.keys(theirs).sort());
     await using writer = await BoltWriter.create(copy, { pageSize });
-    for (const _ of copyBucket(rootBucket(snapshot), writer));
+    await inTurns(copyBucket(rootBucket(snapshot), writer));
     await writer.finish();
     assert.deepEqual(dump(copy), theirs);
     assert.deepEqual(judge([copy]), ['sound']);

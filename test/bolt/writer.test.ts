@@ -8,6 +8,7 @@ import { copyBucket } from '../../src/bolt/copy.js';
 import { FileHeap } from '../../src/bolt/heap.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
 import { BoltWriter } from '../../src/bolt/writer.js';
+import { inTurns } from '../../src/system/turns.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 import { dump, fill, judge, missing, type Tree } from './program.js';
@@ -17,8 +18,7 @@ const skip = missing ?? false;
 /** Every 1,000 steps a drain, so that writing in pieces is tried as well. */
 async function copy(from: Bucket, path: string, pageSize: number): Promise<number> {
   await using writer = await BoltWriter.create(path, { pageSize });
-  let step = 0;
-  for (const _ of copyBucket(from, writer)) if (++step % 1000 === 0) await writer.drain();
+  await inTurns(copyBucket(from, writer));
   return await writer.finish();
 }
 
