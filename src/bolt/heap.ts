@@ -22,6 +22,8 @@ export interface Heap {
 
 /** Bytes are kept in buffers of this size; what is longer gets its own. */
 const SEGMENT_BYTES = 4 * 1024 * 1024;
+/** What begins at a word of shared memory is copied there by words, else byte by byte. */
+const WORD_BYTES = 8;
 
 /** A place is the number of a segment, and where in it. */
 export class MemoryHeap implements Heap {
@@ -52,7 +54,7 @@ export class MemoryHeap implements Heap {
     }
     const at = this.#used;
     this.#segments[this.#open]?.bytes.set(bytes, at);
-    this.#used += length;
+    this.#used += Math.ceil(length / WORD_BYTES) * WORD_BYTES;
     return this.#open * SEGMENT_BYTES + at;
   }
 

@@ -26,6 +26,8 @@ const NO_TIME = -(2n ** 63n);
 
 export class SnapshotTable {
   readonly #names = new NameTable();
+  #lastName: string | undefined;
+  #lastPlace: number | undefined;
   /** The others by the number of a name. Of those in `#parentNames` 0 is none. */
   readonly #parents = new Growing(Uint32Array);
   readonly #parentNames = new NameTable();
@@ -49,9 +51,13 @@ export class SnapshotTable {
     return this.#names.length;
   }
 
-  /** The place of a name. */
+  /** The place of a name. Of the last one it is known: more is asked of it next. */
   find(name: string): number | undefined {
-    return this.#names.find(name);
+    if (name !== this.#lastName) {
+      this.#lastPlace = this.#names.find(name);
+      this.#lastName = name;
+    }
+    return this.#lastPlace;
   }
 
   idAt(place: number): number {

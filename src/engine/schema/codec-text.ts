@@ -16,6 +16,7 @@ import type { Key, StoredNode } from '../contract.js';
 import { ByteReader, ByteWriter, DamagedBytes } from './bytes.js';
 import { prefixWords, textWords } from './dictionary.js';
 import { leaf } from './keys.js';
+import { copyDigestOf } from './name-table.js';
 
 const SHORT_MAX = 47;
 const LONE_SURROGATE = /\p{Surrogate}/u;
@@ -96,11 +97,15 @@ export class TextWriter extends ByteWriter {
   #digest(value: string): boolean {
     const { length } = value;
     const start = length - 64;
+    this.reserve(1 + 32);
+    if (copyDigestOf(value, 0, this.buffer, this.length + 1)) {
+      this.buffer[this.length] = 0xf1;
+      this.length += 1 + 32;
+      return true;
+    }
     if (!isHex(value, start, length)) return false;
     const isSha256 = value.startsWith(SHA256_TEXT, start - SHA256_TEXT.length);
-    if (isSha256 && start === SHA256_TEXT.length) {
-      this.byte(0xf1);
-    } else if (length === 7 + 128 && value.startsWith('sha512:') && isHex(value, 7, start)) {
+    if (length === 7 + 128 && value.startsWith('sha512:') && isHex(value, 7, start)) {
       this.byte(0xf2);
       this.#hex(value, 7, start);
     } else if (length === 7 + 96 && value.startsWith('sha384:') && isHex(value, 7, start)) {
