@@ -84,29 +84,28 @@ export class Interrupted extends EbbtideError {
  * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. Interrupted: the
  * context was aborted (Ctrl-C), and the new lease stays until it expires.
  */
-export async function underLease<T>(
+export function underLease<T>(
   services: ImageServices,
   ctx: CallContext,
   what: LeasedWork,
   work: (ctx: LeasedContext) => Promise<T>,
 ): Promise<T> {
-  if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
-  return underOwn(services, ctx, await newLease(services, ctx, what), what, work);
+  return under(services, ctx, what, work, () => newLease(services, ctx, what));
 }
 
 /**
  * As `underLease`, for work that changes nothing: where no lease can be made, because the store is read-only or its disk is full, it
  * goes on with `lease` ''. A blob that is deleted meanwhile is then reported by its digest.
  */
-export async function readUnderLease<T>(
+export function readUnderLease<T>(
   services: ImageServices,
   ctx: CallContext,
   what: LeasedWork,
   work: (ctx: LeasedContext) => Promise<T>,
 ): Promise<T> {
-  if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
-  const id = services.isReadOnly ? '' : await unlessFull(newLease(services, ctx, what), '');
-  return id === '' ? work({ ...ctx, lease: '' }) : underOwn(services, ctx, id, what, work);
+  return under(services, ctx, what, work, async () =>
+    services.isReadOnly ? '' : unlessFull(newLease(services, ctx, what), ''),
+  );
 }
 
 /** For a write that reading can do without: `otherwise` where it is Unavailable, as on a full disk. */
@@ -122,13 +121,17 @@ async function newLease(services: ImageServices, ctx: CallContext, what: LeasedW
   return id;
 }
 
-async function underOwn<T>(
+/** @param make a lease where the context has none; '': there can be none */
+async function under<T>(
   services: ImageServices,
   ctx: CallContext,
-  id: string,
   what: LeasedWork,
   work: (ctx: LeasedContext) => Promise<T>,
+  make: () => Promise<string>,
 ): Promise<T> {
+  if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
+  const id = await make();
+  if (id === '') return work({ ...ctx, lease: '' });
   let result: T;
   try {
     result = await work({ ...withLease(ctx, id), lease: id });

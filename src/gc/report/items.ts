@@ -222,7 +222,7 @@ export class Items {
     return false;
   }
 
-  /** The size, which is to be added, of a new item. Mostly there is no need to wait for it. */
+  /** The size of a new item, for the caller to add; a promise only where a backend has to be asked. */
   #addSnapshot({ engine, backends }: ItemsHost, id: number): Promise<number> | number | undefined {
     let snapshotter = '';
     const name = engine.readNode(id, (node) => {
