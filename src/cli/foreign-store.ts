@@ -101,8 +101,10 @@ export class ForeignStore implements Store {
         {
           stat: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.stat(one, key)),
           usage: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.usage(one, key)),
-          walk: (ctx, fn, ...filters) =>
-            all.walk<SnapshotInfo>(ctx, fn, (one, visit) => store.walk(one, visit, ...filters)),
+          walk: (ctx, fn, ...filters) => {
+            parts.snapshotters.get(name)?.checkKnown();
+            return all.walk<SnapshotInfo>(ctx, fn, (one, visit) => store.walk(one, visit, ...filters));
+          },
           mounts: refuse('mounting a snapshot', root),
           prepare: refuse('making a snapshot', root),
           view: refuse('making a snapshot', root),

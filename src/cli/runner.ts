@@ -87,10 +87,12 @@ export const listed = (command: Command): Command =>
       ).helpGroup('Output:'),
     );
 
+const DEFAULT_SNAPSHOTTER = 'overlayfs';
+
 export const snapshotterOption = (): Option =>
   new Option('-s, --snapshotter <name>', 'snapshotter (EBBTIDE_SNAPSHOTTER)').default(
-    process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs',
-    'overlayfs',
+    process.env.EBBTIDE_SNAPSHOTTER ?? DEFAULT_SNAPSHOTTER,
+    DEFAULT_SNAPSHOTTER,
   );
 
 type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
@@ -106,8 +108,15 @@ export function verb<O extends object, A extends Arguments = string[]>(
   return async (...raw) => {
     const command = raw.at(-1) as Command;
     const given = command.optsWithGlobals<GlobalOptions & O>();
-    const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
-    if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
+    const options: GlobalOptions & O & { snapshotter?: string } = {
+      ...given,
+      root: given.root === '' ? '' : resolve(given.root),
+    };
+    if (given.containerdRoot !== undefined) {
+      if (!isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
+      if (options.snapshotter !== undefined && !isSnapshotterGiven(command))
+        options.snapshotter = THEIR_SNAPSHOTTER;
+    }
     if (given.core !== undefined) process.env.EBBTIDE_CORE = given.core;
     checkPaths(command);
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
@@ -123,6 +132,11 @@ const EVERY_NAMESPACE = '';
 const isNamespaceGiven = (command: Command): boolean =>
   process.env.EBBTIDE_NAMESPACE !== undefined ||
   command.getOptionValueSourceWithGlobals('namespace') !== 'default';
+
+/** Another program's root may have another snapshotter than the usual one: where it has one, that one is meant. */
+const THEIR_SNAPSHOTTER = '';
+const isSnapshotterGiven = (command: Command): boolean =>
+  process.env.EBBTIDE_SNAPSHOTTER !== undefined || command.getOptionValueSource('snapshotter') !== 'default';
 
 const notThere = (name: string): EbbtideError =>
   invalidArgument(`${name} does not work on another program's root`, {
@@ -155,8 +169,8 @@ export function storeVerb<O extends object, A extends Arguments = string[]>(
 ): Action<O> {
   return verb<O, A>(
     (env, args, options) =>
-      withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv) =>
-        fn(storeEnv, args, options),
+      withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv, snapshotter) =>
+        fn(storeEnv, args, snapshotter === undefined ? options : { ...options, snapshotter }),
       ),
     { readsAnyRoot: true },
   );
@@ -176,7 +190,11 @@ export const readVerb = <O extends object, A extends Arguments = string[]>(
  * Opens the store, runs `fn`, closes the store. Prints a notice when the namespace is unknown, which explains
  * an empty result.
  */
-export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
+export async function withStore(
+  env: Env,
+  needs: Needs,
+  fn: (env: StoreEnv, snapshotter?: string) => Promise<void>,
+): Promise<void> {
   const { options, signal, out } = env;
   const isForeign = options.containerdRoot !== undefined;
   if (!isForeign && needs.allNamespaces !== true) validateIdentifier(options.namespace, 'namespace');
@@ -184,10 +202,11 @@ export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => P
     options.containerdRoot === undefined
       ? await openStore(options, needs, (text) => out.notice(text))
       : await openForeign(options.containerdRoot, needs, env);
-  if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
+  const snapshotter =
+    needs.snapshotter === undefined ? undefined : snapshotterIn(db.snapshotters().keys(), needs.snapshotter);
   const { namespace } = options;
   try {
-    await fn({ ...env, db, ctx: { namespace, signal } });
+    await fn({ ...env, db, ctx: { namespace, signal } }, snapshotter);
   } finally {
     if (needs.allNamespaces !== true && namespace !== EVERY_NAMESPACE)
       await hintAtNamespaces(db, namespace, out).catch(() => undefined);
@@ -203,12 +222,15 @@ async function hintAtNamespaces(db: Store, namespace: string, out: Output): Prom
 }
 const NAMESPACES_SHOWN = 10;
 
-function checkSnapshotter(name: string, known: Iterable<string>): void {
+/** @param wanted the usual one, or the only one there is, when it is `THEIR_SNAPSHOTTER` */
+function snapshotterIn(known: Iterable<string>, wanted: string): string {
   const names = [...known];
-  if (names.includes(name)) return;
+  const only = names.length === 1 ? names[0] : undefined;
+  const name = wanted === THEIR_SNAPSHOTTER ? (only ?? DEFAULT_SNAPSHOTTER) : wanted;
+  if (names.includes(name)) return name;
   throw notFound(`there is no snapshotter "${name}"`, {
     object: name,
-    remedy: `there are: ${names.join(', ')}`,
+    remedy: names.length === 0 ? 'the root has none' : `there are: ${names.join(', ')} (-s chooses)`,
   });
 }
 
@@ -240,7 +262,7 @@ async function openStore(
   if (daemon !== undefined) return daemon;
   const etcd = etcdConfig(options);
   try {
-    if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
+    if (snapshotter !== undefined) snapshotterIn(snapshotterNames, snapshotter);
     // A collection requested by hand runs on this host.
     const given = { root, ...(etcd && { etcd, enableEtcdGC: true }), ...(readOnly && { readOnly }) };
     const open = reads ? openForReading(given, notice) : openDB({ ...given, create: false });

@@ -152,24 +152,29 @@ class Damaged {
     this.bytes.write(to, page * PAGE_BYTES + at);
   }
 
-  /** @param named what the meta pages say, if it is not the newest tree */
+  /** @param named what the meta pages say, if it is not the newest tree; `lost`: they are lost */
   async salvage(
     t: TestContext,
-    named: Partial<Meta> = {},
+    named: Partial<Meta> | 'lost' = {},
   ): Promise<{ report: SalvageReport; records: string[] }> {
     const [meta] = this.#scan.metas;
     assert.ok(meta);
+    if (named === 'lost') this.bytes.fill(0, 0, 2 * PAGE_BYTES);
+    else this.#name(meta, named);
+    this.#scan[Symbol.dispose]();
+    writeFileSync(this.#path, this.bytes);
+    const output = join(await tempDir(t), 'meta.db');
+    const report = await salvage(join(this.#path, '..', '..'), output);
+    return { report, records: await recordsIn(output) };
+  }
+
+  #name(meta: Meta, named: Partial<Meta>): void {
     const { page } = this.find([]);
     for (const n of [0, 1]) {
       const transaction = meta.transaction + BigInt(n);
       const next: Meta = { ...meta, root: page, transaction, ...named };
       encodeMeta(next, 2).copy(this.bytes, n * PAGE_BYTES + PAGE_HEADER_BYTES, 0, META_BYTES);
     }
-    this.#scan[Symbol.dispose]();
-    writeFileSync(this.#path, this.bytes);
-    const output = join(await tempDir(t), 'meta.db');
-    const report = await salvage(join(this.#path, '..', '..'), output);
-    return { report, records: await recordsIn(output) };
   }
 }
 

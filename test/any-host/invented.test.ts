@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import type { Meta } from '../../src/bolt/format.js';
 import { type BoltSnapshot, readBolt } from '../../src/bolt/snapshot.js';
 import { digestOf } from '../../src/model/digest.js';
 import { tempDir } from '../support/temp.js';
@@ -343,19 +344,75 @@ test('given a leaf that has nothing but a name of the structure, in a tree that 
     labels: { long: 'x'.repeat(2000) },
   });
   const b = { containers: { v1: container() } };
-  const newest: Fields = { a: { containers: { z: container() } }, b };
+  const tree = ({ blobs: all }: Image): Fields => ({
+    a: { containers: { z: container() }, content: blobs(all) },
+    b,
+  });
+  const salvaged = async (
+    older: Fields | undefined,
+    named: Partial<Meta> = {},
+  ): Promise<{ containers: string[]; isNamed: boolean }> => {
+    const host = new Host(await tempDir(t));
+    const file = await host.write(tree(host.image('one')), ...(older === undefined ? [] : [older]));
+    if (older !== undefined) file.lose(['v1', 'a', 'containers']);
+    const { records, report } = await file.salvage(t, named);
+    const containers = records.filter((record) => record.includes('containers'));
+    return { containers, isNamed: report.isNamed };
+  };
   for (const [older, back] of [
     [{ v1: container() }, []],
     [{ older: container(), v1: container() }, ['a/containers older', 'a/containers v1']],
   ] as const) {
-    const file = await new Host(await tempDir(t)).write(newest, { a: { containers: older } });
-    file.lose(['v1', 'a', 'containers']);
-    const { records } = await file.salvage(t);
-    assert.deepEqual(records, [...back, 'b/containers v1']);
+    const { containers } = await salvaged({ a: { containers: older } });
+    assert.deepEqual(containers, [...back, 'b/containers v1']);
   }
   for (const root of [1000, 2 ** 60]) {
-    const file = await new Host(await tempDir(t)).write(newest);
-    const { records, report } = await file.salvage(t, { root, transaction: 5n });
-    assert.deepEqual([records, report.isNamed], [['a/containers z'], false]);
+    const found = await salvaged(undefined, { root, transaction: 5n });
+    assert.deepEqual(found, { containers: ['a/containers z'], isNamed: false });
   }
+});
+
+test('given an old tree that leads to the page of a newer image, when the meta pages and the newer leaf are lost, then it gets nothing that changed after it', async (t) => {
+  const host = new Host(await tempDir(t));
+  const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const older: Fields = {
+    a: {
+      containers: { lost: { ...times(), image: 'kept:1', labels: { x: 'y' } } },
+      images: { 'kept:1': image(ours.target), 'old:1': image(ours.target) },
+      content: blobs(ours.blobs),
+    },
+  };
+  const file = await host.write({ b: { images: { 'late:1': image(theirs.target) } } }, older);
+  file.alias(['v1', 'a', 'images', 'old:1'], 1, file.find(['v1', 'b', 'images', 'late:1']).page);
+  for (const path of [['v1', 'b', 'images'], ['v1', 'b'], ['v1'], []]) file.lose(path);
+  file.lose(['v1', 'a', 'containers', 'lost'], 1);
+  const { records, report } = await file.salvage(t, 'lost');
+  assert.deepEqual(
+    records.filter((record) => record.includes('images')),
+    ['a/images kept:1'],
+  );
+  assert.ok(report.leftOut.some(({ key, reason }) => key === 'old:1' && /given out again/.test(reason)));
+});
+
+test('given an old leaf of images in the place of leases, one of whose pages is a lease by now, when that one is lost, then it is no lease under the name of an image', async (t) => {
+  const host = new Host(await tempDir(t));
+  const { target, blobs: all } = host.image('ours');
+  const lease = (): Fields => ({ createdat: newTime(), content: { [target.digest]: '' } });
+  const images = { 'x/one:1': image(target), 'x/two:1': image(target), 'x/three:1': image(target) };
+  const file = await host.write(
+    { a: { leases: { kept: lease() }, content: blobs(all) }, b: { leases: { lost: lease() } } },
+    { a: { images } },
+  );
+  file.alias(['v1', 'a', 'images', 'x/one:1'], 1, file.find(['v1', 'b', 'leases', 'lost']).page);
+  file.alias(['v1', 'a', 'leases'], 0, file.find(['v1', 'a', 'images'], 1).page);
+  file.lose(['v1', 'b', 'leases']);
+  const { records, report } = await file.salvage(t);
+  assert.deepEqual(
+    records.filter((record) => record.includes('leases')),
+    [],
+  );
+  assert.ok(
+    report.leftOut.some(({ key }) => key === 'x/one:1'),
+    JSON.stringify(report.leftOut),
+  );
 });

@@ -291,3 +291,37 @@ test('given a root that a mount gives a second name, when the output is in it by
   assert.match(stderr, /writing .*out\.db is refused/);
   assert.equal(existsSync(join(root, 'new', 'out.db')), false);
 });
+
+test('given a root with one snapshotter that is not overlayfs, when its snapshots are listed, then they are those of it; of two, or with a name that is given, the option decides', async (t) => {
+  const snapshots = (name: string): Fields => ({ [`${name}-one`]: { ...at, name: `default/1/${name}-one` } });
+  const list = async (
+    names: readonly string[],
+    ...args: string[]
+  ): Promise<ReturnType<typeof spawnSync> & { stdout: string; stderr: string }> => {
+    const snapshotters = Object.fromEntries(names.map((name) => [name, snapshots(name)]));
+    const root = await rootOf(t, { v1: { version, default: { snapshots: snapshotters } } });
+    for (const name of names) {
+      const directory = join(root, `io.containerd.snapshotter.v1.${name}`);
+      mkdirSync(directory, { recursive: true });
+      if (name === 'lost') continue;
+      const stored = { [`default/1/${name}-one`]: { ...at, id: encodeVarint(1), kind: Uint8Array.of(3) } };
+      await writeFields(join(directory, 'metadata.db'), { v1: { snapshots: stored } });
+    }
+    const all = [MAIN, '--containerd-root', root, 'snapshots', 'ls', '-q', ...args];
+    const { EBBTIDE_SNAPSHOTTER: _, ...env } = process.env;
+    return spawnSync(process.execPath, all, { encoding: 'utf8', env });
+  };
+  assert.equal((await list(['native'])).stdout, 'native-one\n');
+  assert.equal((await list(['zfs'])).stdout, 'zfs-one\n');
+  assert.equal((await list(['native', 'overlayfs'])).stdout, 'overlayfs-one\n');
+  assert.equal((await list(['native', 'zfs'], '-s', 'zfs')).stdout, 'zfs-one\n');
+  for (const [names, args, found] of [
+    [['native', 'zfs'], [], /no snapshotter "overlayfs".*\n.*there are: native, zfs \(-s chooses\)/],
+    [['lost'], [], /the snapshots of lost are not known here .*\n.*du, why and orphans/],
+    [['native'], ['-s', 'overlayfs'], /no snapshotter "overlayfs".*\n.*there are: native \(-s chooses\)/],
+  ] as const) {
+    const { status, stderr } = await list(names, ...args);
+    assert.equal(status, 3);
+    assert.match(stderr, found);
+  }
+});

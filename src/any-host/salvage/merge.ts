@@ -18,6 +18,7 @@ import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
 import type { Facts } from './facts.js';
 import { namesItself, type Owners } from './owners.js';
+import { isLater, type Use, useOf } from './reuse.js';
 import { COLLECTION_PATHS, type Path, type RecordKind } from './shapes.js';
 import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
 
@@ -26,8 +27,8 @@ export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
 
-/** `contradicted`: by the disk. */
-type Proof = 'proved' | 'plausible' | 'contradicted';
+/** `contradicted`: by itself or the disk, and how. */
+type Proof = 'proved' | 'plausible' | { readonly contradicted: string };
 
 export interface LeftOut {
   readonly kind: RecordKind;
@@ -48,6 +49,8 @@ interface Layer {
   /** Undefined of the tree that the file is about: what is not in a gap of it is not there. */
   readonly newest: bigint | undefined;
 }
+
+const OF_ANOTHER = 'its fields belong to another record as well';
 
 const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
 
@@ -103,8 +106,9 @@ export class Merge {
     this.#newest = new Gaps(walked.gaps);
     for (const page of walked.pages) this.#structure.add(page);
     this.#addSequences(walked);
+    const use = isNamed ? undefined : yield* this.#useOf(walked, false);
     for (const record of walked.records) {
-      this.#offer(record, isNamed ? 'current' : 'older');
+      this.#offer(record, isNamed ? 'current' : 'older', use);
       yield;
     }
     this.#addLayer(walked, isNamed);
@@ -114,11 +118,17 @@ export class Merge {
   *addTree(walked: Walked): Steps {
     for (const page of walked.pages) if (!this.#claims.has(page)) this.#structure.add(page);
     this.#addSequences(walked);
+    const isContradicted = this.#owners.isContradicted(walked);
+    const use = yield* this.#useOf(walked, isContradicted);
     for (const record of walked.records) {
-      this.#offerPlaced(walked, record);
+      this.#offerPlaced(walked, record, use);
       yield;
     }
-    if (!this.#owners.isContradicted(walked)) this.#addLayer(walked, false);
+    if (!isContradicted) this.#addLayer(walked, false);
+  }
+
+  #useOf(walked: Walked, isContradicted: boolean): Steps<Use | undefined> {
+    return useOf(walked, isContradicted, (record) => this.#proofOf(record) === 'proved');
   }
 
   #addSequences({ sequences }: Walked): void {
@@ -133,14 +143,14 @@ export class Merge {
   }
 
   /** A record of an older tree, where it is proved to be. */
-  #offerPlaced(walked: Walked, record: FoundRecord): void {
+  #offerPlaced(walked: Walked, record: FoundRecord, use: Use | undefined): void {
     if (record.kind === undefined) {
-      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
+      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older', use);
       return;
     }
     const path = namesItself(record.kind) ? record.path : this.#owners.ownerOf(record.leaf);
     if (path === undefined) this.unplaced.push(record);
-    else this.#offer({ ...record, path }, 'older');
+    else this.#offer({ ...record, path }, 'older', use);
   }
 
   /** A record of a leaf that nothing leads to. */
@@ -201,8 +211,9 @@ export class Merge {
     return this.#collections.get(pathKey(path))?.records.get(key);
   }
 
-  #offer(record: FoundRecord, origin: Origin): void {
-    const { path, kind, key, facts } = record;
+  /** `use`: of the tree that it is in. */
+  #offer(record: FoundRecord, origin: Origin, use?: Use): void {
+    const { path, key, facts, doubt } = record;
     const time = facts.changedAt;
     if (origin === 'older') {
       if (!this.isOpen(path, key, time)) return;
@@ -210,33 +221,31 @@ export class Merge {
       if (there !== undefined && (there.origin === 'current' || there.facts.changedAt >= time)) return;
     }
     const proof = this.#proofOf(record);
-    if (proof === 'contradicted') return;
-    if (origin === 'older' && !this.#isOfOneTime(record)) {
-      this.#leaveOut(record, 'nothing shows whether its labels are its own');
-      return;
-    }
-    if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
-    if (origin === 'older' && kind !== undefined && facts.isStrange) {
-      this.#leaveOut(record, 'its fields are damaged');
-      return;
-    }
-    if (origin === 'older' && proof !== 'proved' && kind && this.#creations.isAnothers(kind, record)) {
-      this.#leaveOut(record, 'its fields belong to another record as well');
-      return;
-    }
-    if (origin === 'older' && kind === 'lease' && isImageName(key)) {
-      this.#leaveOut(record, 'it is called as an image is');
-      return;
-    }
-    if (origin === 'older' && kind !== undefined && this.#mayBeAnothers(kind, record)) {
-      this.#leaveOut(
-        record,
-        'another namespace has one of that name, and nothing shows whose fields these are',
-      );
-      return;
-    }
-    if (!this.#claim(record, proof, origin)) return;
-    this.#put({ ...record, origin });
+    // What an old leaf has is old, and nothing that is missing.
+    if (origin === 'older' && doubt !== 'none' && proof === 'plausible') return;
+    const reason =
+      typeof proof === 'object' ? proof.contradicted : this.#reasonAgainst(record, proof, origin, use);
+    if (reason !== undefined) this.#leaveOut(record, reason);
+    else if (this.#claim(record, proof, origin)) this.#put({ ...record, origin });
+  }
+
+  /** Why nothing shows that it is what its entry says. */
+  #reasonAgainst(record: FoundRecord, proof: Proof, origin: Origin, use?: Use): string | undefined {
+    const { kind, key, facts, doubt } = record;
+    const isProved = proof === 'proved';
+    const isOlder = origin === 'older';
+    if (isOlder && !this.#isOfOneTime(record)) return 'nothing shows whether its labels are its own';
+    // Where most pages are the wrong ones, the leaf is.
+    if (!isOlder && !isProved && doubt === 'most') return 'its leaf leads to what is of other buckets';
+    if (!isOlder || kind === undefined) return undefined;
+    if (facts.isStrange) return 'its fields are damaged';
+    if (!isProved && this.#creations.isAnothers(kind, record)) return OF_ANOTHER;
+    if (kind === 'lease' && isImageName(key)) return 'it is called as an image is';
+    if (this.#mayBeAnothers(kind, record))
+      return 'another namespace has one of that name, and nothing shows whose fields these are';
+    if (!isProved && use !== undefined && isLater(record, use))
+      return 'its page may have been given out again';
+    return undefined;
   }
 
   #put(record: Kept): void {
@@ -263,7 +272,7 @@ export class Merge {
         this.#drop(kept);
         continue;
       }
-      this.#leaveOut(record, 'its fields belong to another record as well');
+      this.#leaveOut(record, OF_ANOTHER);
       // One of them is wrong, and nothing says which. What proves a blob does not say whose it is.
       const isTie = isOthersProved ? proof === 'proved' && kept.origin === origin : kept !== undefined;
       if (isTie && kept !== undefined) this.#drop(kept);
@@ -284,7 +293,7 @@ export class Merge {
 
   #drop(record: FoundRecord): void {
     this.#collections.get(pathKey(record.path))?.records.delete(record.key);
-    this.#leaveOut(record, 'its fields belong to another record as well');
+    this.#leaveOut(record, OF_ANOTHER);
   }
 
   #leaveOut({ path, kind = 'other', key }: FoundRecord, reason: string): void {
@@ -294,28 +303,22 @@ export class Merge {
 
   #proofOf(record: FoundRecord): Proof {
     const { path, kind, facts } = record;
-    if (isContradicted(record)) {
-      this.#leaveOut(record, facts.isSpecDamaged ? 'its spec is damaged' : 'its fields are of another one');
-      return 'contradicted';
-    }
+    if (isContradicted(record))
+      return { contradicted: facts.isSpecDamaged ? 'its spec is damaged' : 'its fields are of another one' };
     if (kind === 'content') return this.#blobProof(record);
     if (facts.name === undefined) return 'plausible';
     const backend = kind === 'snapshot' ? this.#disk.snapshots.get(path[3] ?? '') : undefined;
     const stored = `${facts.name.namespace}/${facts.name.number}/${facts.name.key}`;
     if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
-    this.#leaveOut(record, 'its snapshotter does not have it');
-    return 'contradicted';
+    return { contradicted: 'its snapshotter does not have it' };
   }
 
-  #blobProof(record: FoundRecord): Proof {
-    const { key, facts } = record;
+  #blobProof({ key, facts }: FoundRecord): Proof {
     if (this.#disk.blobs === undefined) return 'plausible';
     const file = this.#disk.blobs.get(key);
-    const isRight = file !== undefined && file.size === facts.size;
-    if (isRight && !this.#hasOthersLabels(key, facts)) return 'proved';
-    const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
-    this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
-    return 'contradicted';
+    if (file === undefined) return { contradicted: 'it has no file' };
+    if (file.size !== facts.size) return { contradicted: `its file has ${file.size} bytes` };
+    return this.#hasOthersLabels(key, facts) ? { contradicted: 'its labels are of another one' } : 'proved';
   }
 
   /** What proves a blob or an image proves its own page. Where labels have pages of their own, what they refer to proves these. */

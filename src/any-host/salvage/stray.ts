@@ -12,7 +12,7 @@ import type { Pages } from './pages.js';
 import { isOther, kindIn, type Path, type RecordKind } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
-export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful' | 'kind'> & { readonly kind: RecordKind };
+export type Stray = Omit<FoundRecord, 'path' | 'doubt' | 'kind'> & { readonly kind: RecordKind };
 
 export interface StrayLeaf {
   readonly page: number;
@@ -73,7 +73,8 @@ export function* addStrays(
       const path = namesItself(stray.kind) ? pathIn(stray, disk) : owners.ownerOf(page);
       if (path === undefined) unplaced.push(stray);
       // Its entry is older than its page.
-      else if (kindIn(path) === stray.kind) merge.addStray({ ...stray, path, isDoubtful: isOld });
+      else if (kindIn(path) === stray.kind)
+        merge.addStray({ ...stray, path, doubt: isOld ? 'most' : 'none' });
     }
   }
   return unplaced;

@@ -26,8 +26,8 @@ export interface FoundRecord {
   /** As its entry has it. */
   readonly value: Buffer;
   readonly facts: Facts;
-  /** Its leaf leads to what is not of its kind: it is old, or damaged. */
-  readonly isDoubtful: boolean;
+  /** How much of what its leaf leads to is not of its kind: the leaf is old, or damaged. */
+  readonly doubt: 'none' | 'some' | 'most';
 }
 
 export interface Gap {
@@ -221,14 +221,15 @@ class Walk {
   *#recordsIn(path: Path, entries: readonly LeafEntry[], leaf: number): Steps<Found> {
     const records: FoundRecord[] = [];
     const gaps: Gap[] = [];
-    let isDoubtful = false;
+    let others = 0;
     for (const entry of entries) {
       yield;
       const record = this.#record(path, entry, leaf, gaps);
-      if (record === 'other') isDoubtful = true;
+      if (record === 'other') others++;
       else if (record !== undefined) records.push(record);
     }
-    return { records: isDoubtful ? records.map((record) => ({ ...record, isDoubtful })) : records, gaps };
+    const doubt = others === 0 ? 'none' : others < records.length ? 'some' : 'most';
+    return { records: others === 0 ? records : records.map((record) => ({ ...record, doubt })), gaps };
   }
 
   *#bucket(path: Path, inner: Path, { key, value }: LeafEntry, leaf: number): Steps {
@@ -259,7 +260,7 @@ class Walk {
       return reason === 'other' || isAnothers ? 'other' : undefined;
     }
     // A copy: the bytes of a page are kept by nothing else.
-    return { path, kind, key, isBucket, leaf, value: Buffer.from(value), facts, isDoubtful: false };
+    return { path, kind, key, isBucket, leaf, value: Buffer.from(value), facts, doubt: 'none' };
   }
 }
 

@@ -120,6 +120,17 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return directory === undefined ? undefined : join(this.root ?? '', SNAPSHOTS, directory);
   }
 
+  /** NotFound: nothing but the names of its snapshots is known, from the records. */
+  checkKnown(): void {
+    if (this.isKnown) return;
+    // One for all of them: there may be a hundred thousand, and an error is dear to make.
+    this.#unknown ??= notFound(`the snapshots of ${this.name} are not known here`, {
+      object: this.name,
+      remedy: 'du, why and orphans count them by their records',
+    });
+    throw this.#unknown;
+  }
+
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void): Promise<void> {
     for (const info of this.#snapshots) await fn(info);
   }
@@ -176,12 +187,8 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   }
 
   #place(key: string): number {
+    this.checkKnown();
     const place = this.#snapshots.find(key);
-    // One for all of them: there may be a hundred thousand, and an error is dear to make.
-    if (!this.isKnown) {
-      this.#unknown ??= notFound(`the snapshots of ${this.name} are not known here`, { object: this.name });
-      throw this.#unknown;
-    }
     if (place === undefined)
       throw notFound(`snapshotter ${this.name} has no snapshot "${key}"`, { object: key });
     return place;
