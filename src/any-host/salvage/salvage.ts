@@ -56,7 +56,7 @@ export interface SalvageReport {
   /** Whether a meta page named that tree. */
   isNamed: boolean;
   records: SalvagedRecords[];
-  /** What that tree lacks. Empty: the file is whole. */
+  /** What that tree lacks. None, and a meta page names it: the file is whole. */
   gaps: SalvageGap[];
   /** All that is not of the newest transaction. */
   guessed: { kind: RecordKind; namespace: string; key: string; origin: 'older' | 'rebuilt' }[];

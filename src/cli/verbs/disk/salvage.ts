@@ -52,7 +52,7 @@ const SHOWN_MAX = 10;
 
 function print(
   out: Output,
-  { metadata, output, newest, records, gaps, leftOut, unplaced, notes }: SalvageReport,
+  { metadata, output, newest, isNamed, records, gaps, leftOut, unplaced, notes }: SalvageReport,
 ): void {
   out.rows(records, [
     { title: 'NAMESPACE', value: (r) => r.namespace },
@@ -62,7 +62,10 @@ function print(
     { title: 'REBUILT', value: (r) => String(r.rebuilt), right: true },
   ]);
   if (newest !== undefined) out.line(`newest change  ${shortTime(newest)}`);
-  if (gaps.length === 0) out.line('nothing is missing: the file is whole');
+  if (gaps.length === 0)
+    out.line(
+      isNamed ? 'nothing is missing: the file is whole' : 'nothing is missing of the tree that was taken',
+    );
   list(out, 'not readable', gaps, ({ bucket, from, to, page, reason }) => {
     const range =
       from === '' && to === undefined
