@@ -344,8 +344,14 @@ test('given a leaf that has nothing but a name of the structure, in a tree that 
     labels: { long: 'x'.repeat(2000) },
   });
   const b = { containers: { v1: container() } };
-  const tree = ({ blobs: all }: Image): Fields => ({
-    a: { containers: { z: container() }, content: blobs(all) },
+  // What names itself says until when the tree was in use.
+  const later = (key: string): Fields => ({
+    ...times(),
+    name: `a/1/${key}`,
+    labels: { long: 'x'.repeat(2000) },
+  });
+  const tree = (): Fields => ({
+    a: { containers: { z: container() }, snapshots: { overlayfs: { one: later('one'), two: later('two') } } },
     b,
   });
   const salvaged = async (
@@ -353,7 +359,7 @@ test('given a leaf that has nothing but a name of the structure, in a tree that 
     named: Partial<Meta> = {},
   ): Promise<{ containers: string[]; isNamed: boolean }> => {
     const host = new Host(await tempDir(t));
-    const file = await host.write(tree(host.image('one')), ...(older === undefined ? [] : [older]));
+    const file = await host.write(tree(), ...(older === undefined ? [] : [older]));
     if (older !== undefined) file.lose(['v1', 'a', 'containers']);
     const { records, report } = await file.salvage(t, named);
     const containers = records.filter((record) => record.includes('containers'));
@@ -372,26 +378,32 @@ test('given a leaf that has nothing but a name of the structure, in a tree that 
   }
 });
 
-test('given an old tree that leads to the page of a newer image, when the meta pages and the newer leaf are lost, then it gets nothing that changed after it', async (t) => {
+test('given an old tree with pages that are something else by now, when the meta pages and the newest tree are lost, then a leaf with a change after the tree is not taken for its own', async (t) => {
   const host = new Host(await tempDir(t));
   const [ours, theirs] = [host.image('ours'), host.image('theirs')];
+  const snapshot = (key: string): Fields => ({ ...times(), name: `a/1/${key}`, labels: { x: 'y' } });
   const older: Fields = {
     a: {
-      containers: { lost: { ...times(), image: 'kept:1', labels: { x: 'y' } } },
+      containers: { gone: { ...times(), image: 'kept:1', labels: { x: 'y' } } },
       images: { 'kept:1': image(ours.target), 'old:1': image(ours.target) },
-      content: blobs(ours.blobs),
+      snapshots: { overlayfs: { one: snapshot('one'), two: snapshot('two') } },
     },
   };
-  const file = await host.write({ b: { images: { 'late:1': image(theirs.target) } } }, older);
-  file.alias(['v1', 'a', 'images', 'old:1'], 1, file.find(['v1', 'b', 'images', 'late:1']).page);
-  for (const path of [['v1', 'b', 'images'], ['v1', 'b'], ['v1'], []]) file.lose(path);
-  file.lose(['v1', 'a', 'containers', 'lost'], 1);
-  const { records, report } = await file.salvage(t, 'lost');
-  assert.deepEqual(
-    records.filter((record) => record.includes('images')),
-    ['a/images kept:1'],
-  );
-  assert.ok(report.leftOut.some(({ key, reason }) => key === 'old:1' && /given out again/.test(reason)));
+  const late: Fields = { b: { images: { 'late:1': image(theirs.target) } } };
+  const salvaged = async (isReused: boolean): Promise<{ images: string[]; unplaced: string[] }> => {
+    const file = await host.write(late, older);
+    if (isReused) {
+      file.alias(['v1', 'a', 'images', 'old:1'], 1, file.find(['v1', 'b', 'images', 'late:1']).page);
+      file.alias(['v1', 'a', 'containers', 'gone'], 1, file.find(['v1', 'a'], 1).page);
+    }
+    for (const path of [['v1', 'b', 'images'], ['v1', 'b'], ['v1'], []]) file.lose(path);
+    const { records, report } = await file.salvage(t, 'lost');
+    rmSync(host.metadata);
+    const images = records.filter((record) => record.includes('images'));
+    return { images, unplaced: report.unplaced.map(({ key }) => key) };
+  };
+  assert.deepEqual(await salvaged(true), { images: [], unplaced: ['kept:1', 'old:1'] });
+  assert.deepEqual(await salvaged(false), { images: ['a/images kept:1', 'a/images old:1'], unplaced: [] });
 });
 
 test('given an old leaf of images in the place of leases, one of whose pages is a lease by now, when that one is lost, then it is no lease under the name of an image', async (t) => {

@@ -16,19 +16,15 @@ import type { Instant } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Creations } from './creations.js';
 import type { Disk } from './disk.js';
-import type { Facts } from './facts.js';
-import { namesItself, type Owners } from './owners.js';
-import { isLater, type Use, useOf } from './reuse.js';
-import { COLLECTION_PATHS, type Path, type RecordKind } from './shapes.js';
+import type { Owners } from './owners.js';
+import { type Proof, proofOf } from './proof.js';
+import { COLLECTION_PATHS, namesItself, type Path, type RecordKind } from './shapes.js';
 import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
 
 export type Origin = 'current' | 'older';
 export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
-
-/** `contradicted`: by itself or the disk, and how. */
-type Proof = 'proved' | 'plausible' | { readonly contradicted: string };
 
 export interface LeftOut {
   readonly kind: RecordKind;
@@ -53,12 +49,6 @@ interface Layer {
 const OF_ANOTHER = 'its fields belong to another record as well';
 
 const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
-
-/** By itself: its spec is damaged, or what it calls itself is not what it is called. */
-export function isContradicted({ path, kind, key, facts: { name, isSpecDamaged } }: FoundRecord): boolean {
-  if (kind === 'snapshot' || kind === 'ingest') return name?.namespace !== path[1] || name?.key !== key;
-  return isSpecDamaged;
-}
 
 export class Merge {
   readonly #disk: Disk;
@@ -106,9 +96,8 @@ export class Merge {
     this.#newest = new Gaps(walked.gaps);
     for (const page of walked.pages) this.#structure.add(page);
     this.#addSequences(walked);
-    const use = isNamed ? undefined : yield* this.#useOf(walked, false);
     for (const record of walked.records) {
-      this.#offer(record, isNamed ? 'current' : 'older', use);
+      this.#offer(record, isNamed ? 'current' : 'older');
       yield;
     }
     this.#addLayer(walked, isNamed);
@@ -118,17 +107,11 @@ export class Merge {
   *addTree(walked: Walked): Steps {
     for (const page of walked.pages) if (!this.#claims.has(page)) this.#structure.add(page);
     this.#addSequences(walked);
-    const isContradicted = this.#owners.isContradicted(walked);
-    const use = yield* this.#useOf(walked, isContradicted);
     for (const record of walked.records) {
-      this.#offerPlaced(walked, record, use);
+      this.#offerPlaced(walked, record);
       yield;
     }
-    if (!isContradicted) this.#addLayer(walked, false);
-  }
-
-  #useOf(walked: Walked, isContradicted: boolean): Steps<Use | undefined> {
-    return useOf(walked, isContradicted, (record) => this.#proofOf(record) === 'proved');
+    if (!this.#owners.isContradicted(walked)) this.#addLayer(walked, false);
   }
 
   #addSequences({ sequences }: Walked): void {
@@ -143,14 +126,14 @@ export class Merge {
   }
 
   /** A record of an older tree, where it is proved to be. */
-  #offerPlaced(walked: Walked, record: FoundRecord, use: Use | undefined): void {
+  #offerPlaced(walked: Walked, record: FoundRecord): void {
     if (record.kind === undefined) {
-      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older', use);
+      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
       return;
     }
     const path = namesItself(record.kind) ? record.path : this.#owners.ownerOf(record.leaf);
     if (path === undefined) this.unplaced.push(record);
-    else this.#offer({ ...record, path }, 'older', use);
+    else this.#offer({ ...record, path }, 'older');
   }
 
   /** A record of a leaf that nothing leads to. */
@@ -211,8 +194,7 @@ export class Merge {
     return this.#collections.get(pathKey(path))?.records.get(key);
   }
 
-  /** `use`: of the tree that it is in. */
-  #offer(record: FoundRecord, origin: Origin, use?: Use): void {
+  #offer(record: FoundRecord, origin: Origin): void {
     const { path, key, facts, doubt } = record;
     const time = facts.changedAt;
     if (origin === 'older') {
@@ -220,17 +202,17 @@ export class Merge {
       const there = this.#kept(path, key);
       if (there !== undefined && (there.origin === 'current' || there.facts.changedAt >= time)) return;
     }
-    const proof = this.#proofOf(record);
+    const proof = proofOf(record, this.#disk);
     // What an old leaf has is old, and nothing that is missing.
     if (origin === 'older' && doubt !== 'none' && proof === 'plausible') return;
     const reason =
-      typeof proof === 'object' ? proof.contradicted : this.#reasonAgainst(record, proof, origin, use);
+      typeof proof === 'object' ? proof.contradicted : this.#reasonAgainst(record, proof, origin);
     if (reason !== undefined) this.#leaveOut(record, reason);
     else if (this.#claim(record, proof, origin)) this.#put({ ...record, origin });
   }
 
   /** Why nothing shows that it is what its entry says. */
-  #reasonAgainst(record: FoundRecord, proof: Proof, origin: Origin, use?: Use): string | undefined {
+  #reasonAgainst(record: FoundRecord, proof: Proof, origin: Origin): string | undefined {
     const { kind, key, facts, doubt } = record;
     const isProved = proof === 'proved';
     const isOlder = origin === 'older';
@@ -243,8 +225,6 @@ export class Merge {
     if (kind === 'lease' && isImageName(key)) return 'it is called as an image is';
     if (this.#mayBeAnothers(kind, record))
       return 'another namespace has one of that name, and nothing shows whose fields these are';
-    if (!isProved && use !== undefined && isLater(record, use))
-      return 'its page may have been given out again';
     return undefined;
   }
 
@@ -267,7 +247,7 @@ export class Merge {
       if (other === undefined || isSame(other, record)) continue;
       const kept = this.#keptAs(other);
       if (kept === undefined && proof === 'proved') continue;
-      const isOthersProved = kept !== undefined && this.#proofOf(kept) === 'proved';
+      const isOthersProved = kept !== undefined && proofOf(kept, this.#disk) === 'proved';
       if (proof === 'proved' && !isOthersProved && kept !== undefined) {
         this.#drop(kept);
         continue;
@@ -301,26 +281,6 @@ export class Merge {
     this.leftOut.push({ kind, path, key, reason });
   }
 
-  #proofOf(record: FoundRecord): Proof {
-    const { path, kind, facts } = record;
-    if (isContradicted(record))
-      return { contradicted: facts.isSpecDamaged ? 'its spec is damaged' : 'its fields are of another one' };
-    if (kind === 'content') return this.#blobProof(record);
-    if (facts.name === undefined) return 'plausible';
-    const backend = kind === 'snapshot' ? this.#disk.snapshots.get(path[3] ?? '') : undefined;
-    const stored = `${facts.name.namespace}/${facts.name.number}/${facts.name.key}`;
-    if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
-    return { contradicted: 'its snapshotter does not have it' };
-  }
-
-  #blobProof({ key, facts }: FoundRecord): Proof {
-    if (this.#disk.blobs === undefined) return 'plausible';
-    const file = this.#disk.blobs.get(key);
-    if (file === undefined) return { contradicted: 'it has no file' };
-    if (file.size !== facts.size) return { contradicted: `its file has ${file.size} bytes` };
-    return this.#hasOthersLabels(key, facts) ? { contradicted: 'its labels are of another one' } : 'proved';
-  }
-
   /** What proves a blob or an image proves its own page. Where labels have pages of their own, what they refer to proves these. */
   #isOfOneTime({ kind, key, facts: { isSplit, references } }: FoundRecord): boolean {
     if ((kind !== 'content' && kind !== 'image') || !isSplit) return true;
@@ -338,12 +298,6 @@ export class Merge {
       made.some((other) => isOurs(other.path) && other.time !== facts.createdAt) &&
       made.some((other) => !isOurs(other.path))
     );
-  }
-
-  /** Its labels refer to nothing of what the document refers to. */
-  #hasOthersLabels(digest: string, { references }: Facts): boolean {
-    const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
-    return named.size > 0 && !references.some((name) => named.has(name));
   }
 
   /** Those that records are known of, and those that snapshots name. */

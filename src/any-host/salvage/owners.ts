@@ -16,7 +16,7 @@
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import type { Candidate, Elimination } from './elimination.js';
-import type { IsStructureName, Path, RecordKind } from './shapes.js';
+import { type IsStructureName, namesItself, type Path, type RecordKind } from './shapes.js';
 import { type FoundRecord, pathKey, type Walked } from './walk.js';
 
 interface Claim {
@@ -42,10 +42,6 @@ export interface Made {
 
 /** Two buckets have it: it says nothing. */
 const BOTH: unique symbol = Symbol();
-
-/** A snapshot and an ingest have the name of their namespace in them, and need no other proof. */
-export const namesItself = (kind: RecordKind | undefined): boolean =>
-  kind === 'snapshot' || kind === 'ingest';
 
 export class Owners {
   readonly #leaves = new Map<number, Leaf>();

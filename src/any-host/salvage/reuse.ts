@@ -1,45 +1,59 @@
 /**
- * Whether a page may have been given out again since a tree led to it, to another record of the same kind. bbolt pages have no time of their
- * own, and the records of most kinds do not have their names in them. But what is in a tree changed while the tree was in use,
- * or before; so a record that changed later is not the tree's. Called by merge.ts.
+ * Whether a page may have been given out again since a tree led to it, to another record of the same kind, or to a leaf of another bucket. bbolt
+ * pages have no time of their own, and the records of most kinds do not have their names in them. But what is in a tree changed while
+ * the tree was in use, or before; so what changed later is not the tree's. Called by roots.ts and merge.ts.
  */
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
-import type { FoundRecord, Walked } from './walk.js';
+import { isContradicted } from './proof.js';
+import { namesItself } from './shapes.js';
+import { type FoundRecord, only, type Walked } from './walk.js';
 
-export interface Use {
-  /** The tree was in use then, and maybe later. `zeroTime`: nothing says when. */
-  readonly until: Instant;
-  /** Some of its pages are of other buckets by now. */
-  readonly isReused: boolean;
+/**
+ * A tree that no meta page names, without the leaves that may be of another bucket by now: those are gaps. Some of its pages are of something else, and
+ * a record of such a leaf changed after the tree. A lease can change and say nothing of it.
+ */
+export function* ofItsTime(walked: Walked): Steps<Walked> {
+  const { until, isReused } = yield* useOf(walked);
+  if (!isReused) return walked;
+  const { records } = walked;
+  const gaps = [...walked.gaps];
+  const later = new Set<number>();
+  for (const { kind, leaf, facts } of records) {
+    yield;
+    if (kind !== undefined && !namesItself(kind) && (kind === 'lease' || facts.changedAt > until))
+      later.add(leaf);
+  }
+  const kept: FoundRecord[] = [];
+  let newest = zeroTime;
+  for (const record of records) {
+    yield;
+    const { path, kind, key, leaf, facts } = record;
+    if (kind !== undefined && !namesItself(kind) && later.has(leaf))
+      gaps.push({ path, ...only(key), page: facts.pages[0], reason: 'other' });
+    else {
+      kept.push(record);
+      if (facts.changedAt > newest) newest = facts.changedAt;
+    }
+  }
+  return { ...walked, records: kept, gaps, newest };
 }
 
 /**
- * Undefined for a tree that lacks nothing: nothing in it says that it is old. `isItsOwn`: whether a record has its name, or what proves it, in its
- * own page. One such record may be a later version in the same place; two of them are not.
+ * Until when, at least, a tree was in use, and whether pages of it are something else by now. One record with its name in it may be a later version in the
+ * same place; two of them are not.
  */
-export function* useOf(
-  { records, gaps }: Walked,
-  isContradicted: boolean,
-  isItsOwn: (record: FoundRecord) => boolean,
-): Steps<Use | undefined> {
-  const isReused = isContradicted || gaps.some(({ reason }) => reason === 'other');
-  if (gaps.length === 0 && !isReused) return undefined;
+function* useOf({ records, gaps, shared }: Walked): Steps<{ until: Instant; isReused: boolean }> {
+  let isReused = shared.length > 0 || gaps.some(({ reason }) => reason === 'other');
   let [last, until] = [zeroTime, zeroTime];
   for (const record of records) {
     yield;
-    const { changedAt } = record.facts;
-    if (changedAt <= until || !(isInEntry(record) || isItsOwn(record))) continue;
-    if (changedAt > last) [last, until] = [changedAt, last];
-    else until = changedAt;
+    const { doubt, kind, facts } = record;
+    const isItsOwn = namesItself(kind) && !isContradicted(record);
+    isReused ||= doubt !== 'none' || (namesItself(kind) && !isItsOwn);
+    if (facts.changedAt <= until || !isItsOwn) continue;
+    if (facts.changedAt > last) [last, until] = [facts.changedAt, last];
+    else until = facts.changedAt;
   }
   return { until, isReused };
 }
-
-/** A lease can change and say nothing of it. */
-export function isLater(record: FoundRecord, { until, isReused }: Use): boolean {
-  if (isInEntry(record) || (until === zeroTime && !isReused)) return false;
-  return record.facts.changedAt > until || (record.kind === 'lease' && isReused);
-}
-
-const isInEntry = ({ facts: { pages } }: FoundRecord): boolean => pages.length === 0;

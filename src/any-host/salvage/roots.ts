@@ -2,6 +2,7 @@
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import { type Pages, type Root, UNKNOWN } from './pages.js';
+import { ofItsTime } from './reuse.js';
 import type { IsStructureName } from './shapes.js';
 import { type KnownLeaves, type Walked, walkTree } from './walk.js';
 
@@ -49,7 +50,8 @@ export function* findTrees(pages: Pages, isStructureName: IsStructureName): Step
     };
   const rest = others.filter((one) => one !== better);
   const older = newest === undefined ? rest : [newest, ...rest];
-  return { first: yield* consistent(pages, better, known, isStructureName), older, isNamed: false };
+  const first = yield* ofItsTime(yield* consistent(pages, better, known, isStructureName));
+  return { first, older, isNamed: false };
 }
 
 /**
@@ -95,7 +97,7 @@ function* walkAll(
       ? walkNamespace(pages, page, known)
       : walkTree(pages, page, path, known);
     for (const one of walked?.pages ?? []) seen.add(one);
-    if (walked !== undefined && all.push(walked) >= TREES_MAX) break;
+    if (walked !== undefined && all.push(yield* ofItsTime(walked)) >= TREES_MAX) break;
   }
   return all;
 }

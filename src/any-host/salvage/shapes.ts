@@ -31,6 +31,10 @@ export type RecordKind =
   | 'snapshot'
   | 'other';
 
+/** A snapshot and an ingest have the name of their namespace in them, and need no other proof. */
+export const namesItself = (kind: RecordKind | undefined): boolean =>
+  kind === 'snapshot' || kind === 'ingest';
+
 const COLLECTIONS: Readonly<Record<string, RecordKind>> = {
   images: 'image',
   containers: 'container',

@@ -7,9 +7,9 @@ import type { Steps } from '../../system/turns.js';
 import type { Disk } from './disk.js';
 import { kindFor } from './facts.js';
 import type { Merge } from './merge.js';
-import { namesItself, type Owners } from './owners.js';
+import type { Owners } from './owners.js';
 import type { Pages } from './pages.js';
-import { isOther, kindIn, type Path, type RecordKind } from './shapes.js';
+import { isOther, kindIn, namesItself, type Path, type RecordKind } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
 export type Stray = Omit<FoundRecord, 'path' | 'doubt' | 'kind'> & { readonly kind: RecordKind };

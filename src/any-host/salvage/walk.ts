@@ -1,5 +1,6 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
 import type { BranchPage, LeafEntry, LeafPage } from '../../bolt/scan.js';
+import { isDigest } from '../../model/digest.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import { type Facts, kindFor, NO_FACTS } from './facts.js';
@@ -254,10 +255,11 @@ class Walk {
     const kind = kindIn(path);
     const facts = isBucket ? this.#pages.facts(value) : NO_FACTS;
     if (facts === undefined || (isBucket && kind !== undefined && kindFor(key, facts) !== kind)) {
-      const reason = facts === undefined ? 'not readable' : 'other';
+      const isNoName = kind === 'content' && !isDigest(key);
+      const isAnothers = kind !== undefined && (isNoName || isOther(this.#pages, value));
+      const reason = facts === undefined && !isAnothers ? 'not readable' : 'other';
       gaps.push({ path, ...only(key), page: this.#pages.bucket(value)?.page, reason });
-      const isAnothers = kind !== undefined && isOther(this.#pages, value);
-      return reason === 'other' || isAnothers ? 'other' : undefined;
+      return reason === 'other' ? 'other' : undefined;
     }
     // A copy: the bytes of a page are kept by nothing else.
     return { path, kind, key, isBucket, leaf, value: Buffer.from(value), facts, doubt: 'none' };
@@ -266,7 +268,7 @@ class Walk {
 
 const isNamespace = (path: Path): boolean => path.length === 2 && path[0] === 'v1';
 
-const only = (key: string): { from: string; to: string } => ({ from: key, to: `${key}\0` });
+export const only = (key: string): { from: string; to: string } => ({ from: key, to: `${key}\0` });
 
 /** Whether something may be missing at a place. Of one tree: no two of a bucket overlap. */
 export class Gaps {
