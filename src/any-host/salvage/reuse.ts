@@ -1,7 +1,7 @@
 /**
  * Whether a page may have been given out again since a tree led to it, to another record of the same kind, or to a leaf of another bucket. bbolt
  * pages have no time of their own, and the records of most kinds do not have their names in them. But what is in a tree changed while
- * the tree was in use, or before; so what changed later is not the tree's. Called by roots.ts and merge.ts.
+ * the tree was in use, or before; so what changed later is not the tree's. Called by roots.ts.
  */
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
