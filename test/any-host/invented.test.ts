@@ -336,7 +336,7 @@ test('given meta pages that were taken back, and a longer page where their tree 
   assert.equal(report.isNamed, false);
 });
 
-test('given a leaf that has nothing but a name of the structure, in a tree that no meta page names, then it is none of records', async (t) => {
+test('given a leaf that has nothing but a name of the structure, in a file that is not whole, then it is none of records', async (t) => {
   const container = (): Fields => ({
     ...times(),
     image: 'one:1',
@@ -370,8 +370,12 @@ test('given a leaf that has nothing but a name of the structure, in a tree that 
     [{ older: container(), v1: container() }, ['a/containers older', 'a/containers v1']],
   ] as const) {
     const { containers } = await salvaged({ a: { containers: older } });
-    assert.deepEqual(containers, [...back, 'b/containers v1']);
+    assert.deepEqual(containers, back);
   }
+  assert.deepEqual(await salvaged(undefined), {
+    containers: ['a/containers z', 'b/containers v1'],
+    isNamed: true,
+  });
   for (const root of [1000, 2 ** 60]) {
     const found = await salvaged(undefined, { root, transaction: 5n });
     assert.deepEqual(found, { containers: ['a/containers z'], isNamed: false });

@@ -16,27 +16,32 @@ import { type FoundRecord, only, type Walked } from './walk.js';
 export function* ofItsTime(walked: Walked): Steps<Walked> {
   const { until, isReused } = yield* useOf(walked);
   if (!isReused) return walked;
-  const { records } = walked;
-  const gaps = [...walked.gaps];
   const later = new Set<number>();
-  for (const { kind, leaf, facts } of records) {
+  for (const { kind, leaf, facts } of walked.records) {
     yield;
     if (kind !== undefined && !namesItself(kind) && (kind === 'lease' || facts.changedAt > until))
       later.add(leaf);
   }
-  const kept: FoundRecord[] = [];
+  return yield* without(later, walked);
+}
+
+/** What does not name itself in some leaves is a gap. */
+export function* without(leaves: ReadonlySet<number>, walked: Walked): Steps<Walked> {
+  if (leaves.size === 0) return walked;
+  const records: FoundRecord[] = [];
+  const gaps = [...walked.gaps];
   let newest = zeroTime;
-  for (const record of records) {
+  for (const record of walked.records) {
     yield;
     const { path, kind, key, leaf, facts } = record;
-    if (kind !== undefined && !namesItself(kind) && later.has(leaf))
+    if (kind !== undefined && !namesItself(kind) && leaves.has(leaf))
       gaps.push({ path, ...only(key), page: facts.pages[0], reason: 'other' });
     else {
-      kept.push(record);
+      records.push(record);
       if (facts.changedAt > newest) newest = facts.changedAt;
     }
   }
-  return { ...walked, records: kept, gaps, newest };
+  return { ...walked, records, gaps, newest };
 }
 
 /**

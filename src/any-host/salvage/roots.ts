@@ -2,7 +2,7 @@
 import { type Instant, zeroTime } from '../../model/time.js';
 import type { Steps } from '../../system/turns.js';
 import { type Pages, type Root, UNKNOWN } from './pages.js';
-import { ofItsTime } from './reuse.js';
+import { ofItsTime, without } from './reuse.js';
 import type { IsStructureName } from './shapes.js';
 import { type KnownLeaves, type Walked, walkTree } from './walk.js';
 
@@ -42,14 +42,15 @@ export function* findTrees(pages: Pages, isStructureName: IsStructureName): Step
   roots.sort((a, b) => (a.age === b.age ? a.path.length - b.path.length : a.age < b.age ? 1 : -1));
   const others = yield* walkAll(pages, roots, newest, known);
   const better = isStale ? others.find(({ newest: time }) => time > (newest?.newest ?? zeroTime)) : undefined;
-  if (better === undefined)
-    return {
-      first: newest && (yield* consistent(pages, newest, known)),
-      older: others,
-      isNamed: newest !== undefined,
-    };
+  if (better === undefined) {
+    if (newest === undefined) return { first: undefined, older: others, isNamed: false };
+    const first = yield* consistent(pages, newest, known);
+    // Such a leaf is mostly one of the structure, taken back to an older state.
+    const leaves = new Set((yield* ofStructure(first, isStructureName)).keys());
+    return { first: yield* without(leaves, first), older: others, isNamed: true };
+  }
   const rest = others.filter((one) => one !== better);
-  const older = newest === undefined ? rest : [newest, ...rest];
+  const older = newest === undefined ? rest : [yield* ofItsTime(newest), ...rest];
   const first = yield* ofItsTime(yield* consistent(pages, better, known, isStructureName));
   return { first, older, isNamed: false };
 }
@@ -66,20 +67,29 @@ function* consistent(
   isStructureName: IsStructureName = () => false,
 ): Steps<Walked> {
   const wrong = new Set<string>();
-  const ofStructure = new Map<number, string>();
-  for (const { path, kind, key, leaf, facts } of walked.records) {
+  for (const { path, key, facts } of walked.records) {
     yield;
     const namespace = path[1] ?? UNKNOWN;
     if (facts.name?.key === key && facts.name.namespace !== namespace) wrong.add(namespace);
-    if (kind !== undefined && ofStructure.get(leaf) !== UNKNOWN)
-      ofStructure.set(leaf, isStructureName(key) ? namespace : UNKNOWN);
   }
-  for (const namespace of ofStructure.values()) if (namespace !== UNKNOWN) wrong.add(namespace);
+  for (const namespace of (yield* ofStructure(walked, isStructureName)).values()) wrong.add(namespace);
   for (const pair of walked.shared) {
     const names = pair.map(([, namespace = UNKNOWN]) => namespace);
     if (!names.some((name) => wrong.has(name))) for (const name of names) wrong.add(name);
   }
   return wrong.size === 0 ? walked : yield* walkTree(pages, walked.root, walked.path, known, wrong);
+}
+
+/** Leaves of records that have nothing but such names, with their namespaces. */
+function* ofStructure({ records }: Walked, isStructureName: IsStructureName): Steps<Map<number, string>> {
+  const leaves = new Map<number, string>();
+  for (const { path, kind, key, leaf } of records) {
+    yield;
+    if (kind !== undefined && leaves.get(leaf) !== UNKNOWN)
+      leaves.set(leaf, isStructureName(key) ? (path[1] ?? UNKNOWN) : UNKNOWN);
+  }
+  for (const [leaf, namespace] of leaves) if (namespace === UNKNOWN) leaves.delete(leaf);
+  return leaves;
 }
 
 /** Each page is the beginning of one of them, or below it. */
