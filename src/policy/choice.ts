@@ -70,13 +70,14 @@ export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<C
     const { count, useless, outcome } = await stopOf(host, policy, rule, retired, eligible);
     const freesNothing: Kept = { rule, reason: 'frees nothing' };
     const stopped: Kept = { rule, reason: outcome.stoppedBy };
-    await pace.forEach(eligible, ROOTS_AT_ONCE, (root, n) => {
+    for (const [n, root] of eligible.entries()) {
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
       if (n < count && !useless.has(n)) {
         retired.push({ root, rule });
         gone[root.place] = 1;
         kept[root.place] = undefined;
       } else kept[root.place] = n < count ? freesNothing : stopped;
-    });
+    }
     const { stoppedBy: _, ...shown } = outcome;
     rules.push({ ...shown, covered: covered.length, retired: count - useless.size });
   }
@@ -105,16 +106,21 @@ async function eligibleOf(
   kept: (Kept | undefined)[],
 ): Promise<Root[]> {
   const last = await lastOfRepositories(rule, covered, pace);
-  const keptSince = at - rule.keepDuration;
   const eligible: Root[] = [];
   const ids: Root[] = [];
-  await pace.forEach(covered, ROOTS_AT_ONCE, (root) => {
+  // Of images that stay, by their targets.
+  const reasons = new Map<string, KeepReason>();
+  for (const [n, root] of covered.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const by = root.isPinned ? undefined : userOf(root);
-    const reason = by === undefined ? protectionOf(rule, root, keptSince, last) : 'in use';
+    const reason = by === undefined ? protectionOf(rule, root, at, last) : 'in use';
     if (reason === undefined) (isImageId(root.key) ? ids : eligible).push(root);
-    else kept[root.place] = by === undefined ? { rule, reason } : { rule, reason, by };
-  });
-  for (const root of await notNamed(ids, rule, covered, kept, pace)) eligible.push(root);
+    else {
+      kept[root.place] = by === undefined ? { rule, reason } : { rule, reason, by };
+      reasons.set(targetIn(root), reason);
+    }
+  }
+  for (const root of await notNamed(ids, rule, reasons, kept, pace)) eligible.push(root);
   return sortedInSteps(eligible, byLastUse, pace);
 }
 
@@ -122,38 +128,26 @@ async function eligibleOf(
 async function notNamed(
   ids: readonly Root[],
   rule: Rule,
-  covered: readonly Root[],
+  reasons: ReadonlyMap<string, KeepReason>,
   kept: (Kept | undefined)[],
   pace: Pace,
 ): Promise<Root[]> {
   const found: Root[] = [];
-  if (ids.length === 0) return found;
-  // Of images that stay, by their targets.
-  const reasons = new Map<string, KeepReason>();
-  await pace.forEach(covered, ROOTS_AT_ONCE, (root) => {
-    const why = kept[root.place];
-    if (why?.rule === rule) reasons.set(targetIn(root), why.reason);
-  });
-  await pace.forEach(ids, ROOTS_AT_ONCE, (root) => {
+  for (const [n, root] of ids.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const reason = reasons.get(targetIn(root));
     if (reason === undefined) found.push(root);
     else kept[root.place] = { rule, reason };
-  });
+  }
   return found;
 }
 
 const targetIn = ({ namespace, target = '' }: Root): string => `${namespace}\0${target}`;
 
-/** @param keptSince what was used after this stays, if the rule has a duration */
-function protectionOf(
-  { keepDuration, isKeptTag }: Rule,
-  root: Root,
-  keptSince: Instant,
-  last: ReadonlySet<Root>,
-): KeepReason | undefined {
+function protectionOf(rule: Rule, root: Root, at: Instant, last: ReadonlySet<Root>): KeepReason | undefined {
   if (root.isPinned) return 'pinned';
-  if (keepDuration > 0n && root.lastUsed > keptSince) return 'keepDuration';
-  if (root.kind === 'image' && isKeptTag(repositoryAndTag(root.key).tag)) return 'keepTagged';
+  if (rule.keepDuration > 0n && at - root.lastUsed < rule.keepDuration) return 'keepDuration';
+  if (root.kind === 'image' && rule.isKeptTag(repositoryAndTag(root.key).tag)) return 'keepTagged';
   return last.has(root) ? 'keepLast' : undefined;
 }
 
@@ -184,10 +178,12 @@ async function sortedInSteps<T>(
   return runs[0] ?? [];
 }
 
-async function merge<T>(left: T[], right: T[], compare: (a: T, b: T) => number, pace: Pace): Promise<T[]> {
-  const [end, first] = [left.at(-1), right[0]];
-  // Often they come as they are to be.
-  if (end === undefined || first === undefined || compare(end, first) <= 0) return left.concat(right);
+async function merge<T>(
+  left: readonly T[],
+  right: readonly T[],
+  compare: (a: T, b: T) => number,
+  pace: Pace,
+): Promise<T[]> {
   const merged: T[] = [];
   let at = 0;
   for (const one of left) {
@@ -217,15 +213,16 @@ async function lastOfRepositories(
   if (keepLast === 0) return last;
   // Of each namespace.
   const namespaces = new Map<string, Map<string, Root[]>>();
-  await pace.forEach(covered, ROOTS_AT_ONCE, (root) => {
-    if (root.kind !== 'image' || isImageId(root.key)) return;
+  for (const [n, root] of covered.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    if (root.kind !== 'image' || isImageId(root.key)) continue;
     const repositories = namespaces.get(root.namespace) ?? new Map<string, Root[]>();
     if (repositories.size === 0) namespaces.set(root.namespace, repositories);
     const { repository } = repositoryAndTag(root.key);
     const known = repositories.get(repository);
     if (known === undefined) repositories.set(repository, [root]);
     else known.push(root);
-  });
+  }
   for (const images of [...namespaces.values()].flatMap((repositories) => [...repositories.values()])) {
     if (pace.isOver) await pace.pass();
     if (images.length > keepLast) images.sort(byChange);
@@ -279,9 +276,10 @@ async function stopOf(
   const met = isOpen || bytesAt(count) >= wanted;
   const stoppedBy = met && !isOpen ? 'target met' : 'reservedSpace';
   const useless = new Set<number>();
-  await host.pace.inStretches(count, ROOTS_AT_ONCE, (from, end) => {
-    for (let n = from; n < end; n++) if (effect.freesNothing(n, count)) useless.add(n);
-  });
+  for (let n = 0; n < count; n++) {
+    if (n % ROOTS_AT_ONCE === 0 && host.pace.isOver) await host.pace.pass();
+    if (effect.freesNothing(n, count)) useless.add(n);
+  }
   const shown = isOpen ? Math.max(0, mayGo) : Math.max(0, wanted);
   return { count, useless, outcome: { name, bytes: bytesAt(count), wanted: shown, met, stoppedBy } };
 }

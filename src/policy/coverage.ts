@@ -26,7 +26,7 @@ export class Coverage {
     }));
   }
 
-  add({ kind, namespace, place }: Pick<Root, 'kind' | 'namespace' | 'place'>, fields: Adaptor): void {
+  add({ kind, namespace, place }: Root, fields: Adaptor): void {
     for (const { rule, matches, isStopped, places } of this.#rules) {
       if (!rule.kinds.includes(kind)) continue;
       if (rule.namespaces !== undefined && !rule.namespaces.includes(namespace)) continue;

@@ -41,11 +41,14 @@ export class Holders {
     staying: readonly number[],
   ): Promise<Holders> {
     const holders = new Holders(view, items, retiring.length);
-    await pace.forEach(staying, ROOTS_AT_ONCE, (root, n) => holders.#follow(root, retiring.length + n));
-    const last = retiring.length - 1;
-    await pace.inStretches(retiring.length, ROOTS_AT_ONCE, (from, end) => {
-      for (let n = from; n < end; n++) holders.#follow(retiring[last - n] ?? 0, last - n);
-    });
+    for (const [n, root] of staying.entries()) {
+      holders.#follow(root, retiring.length + n);
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    }
+    for (let n = retiring.length - 1; n >= 0; n--) {
+      holders.#follow(retiring[n] ?? 0, n);
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    }
     holders.ranksOfItems = await holders.#rankItems(pace);
     return holders;
   }
@@ -64,13 +67,12 @@ export class Holders {
    * keep flat only may have more that is kept by this root.
    */
   freesNothing(root: number, end: number): boolean {
-    this.#end = end;
-    return !this.#view.someStep(plainState(root), this.#goesBeforeEnd);
+    let frees = false;
+    this.#view.forEachStep(plainState(root), (state) => {
+      if ((this.#ranks[state] ?? UNHELD) < end && this.#view.isPresent(idOfState(state))) frees = true;
+    });
+    return !frees;
   }
-
-  #end = 0;
-  readonly #goesBeforeEnd = (state: number): boolean =>
-    (this.#ranks[state] ?? UNHELD) < this.#end && this.#view.isPresent(idOfState(state));
 
   /** Whether the item goes with the retiring roots. */
   goes(item: number): boolean {
@@ -80,22 +82,22 @@ export class Holders {
 
   /** Bytes that have gone when the first n retiring roots have, for each n from 0 on, and all bytes there are. */
   async bytesGone(pace: Pace): Promise<{ gone: Float64Array; total: number }> {
-    const { ranksOfItems, retiring } = this;
-    const { sizes } = this.#items;
-    const gone = new Float64Array(retiring + 1);
+    const bytes = new Float64Array(this.retiring + 1);
     let total = 0;
-    await pace.inStretches(ranksOfItems.length, NODES_AT_ONCE, (from, end) => {
-      let sum = 0;
-      for (let item = from; item < end; item++) {
-        const rank = ranksOfItems[item] ?? NO_RECORD;
-        if (rank === NO_RECORD) continue;
-        const size = sizes[item] ?? 0;
-        sum += size;
-        if (rank < retiring) gone[rank + 1] = (gone[rank + 1] ?? 0) + size;
-      }
-      total += sum;
+    const { sizes } = this.#items;
+    for (let item = 0; item < this.ranksOfItems.length; item++) {
+      if (item % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+      const rank = this.ranksOfItems[item] ?? NO_RECORD;
+      if (rank === NO_RECORD) continue;
+      const size = sizes[item] ?? 0;
+      total += size;
+      if (rank < this.retiring) bytes[rank + 1] = (bytes[rank + 1] ?? 0) + size;
+    }
+    let sum = 0;
+    const gone = bytes.map((size) => {
+      sum += size;
+      return sum;
     });
-    for (let n = 1; n < gone.length; n++) gone[n] = (gone[n] ?? 0) + (gone[n - 1] ?? 0);
     return { gone, total };
   }
 
@@ -103,14 +105,14 @@ export class Holders {
   async #rankItems(pace: Pace): Promise<Int32Array> {
     const { ofNode, sizes } = this.#items;
     const ranks = new Int32Array(sizes.length).fill(NO_RECORD);
-    await pace.inStretches(Math.min(ofNode.length, this.#view.limit), NODES_AT_ONCE, (from, end) => {
-      for (let id = from; id < end; id++) {
-        const item = ofNode[id] ?? NO_ITEM;
-        if (item === NO_ITEM || !this.#view.isPresent(id)) continue;
-        const rank = this.rankOf(id);
-        if ((ranks[item] ?? NO_RECORD) < rank) ranks[item] = rank;
-      }
-    });
+    const nodes = Math.min(ofNode.length, this.#view.limit);
+    for (let id = 0; id < nodes; id++) {
+      if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+      const item = ofNode[id] ?? NO_ITEM;
+      if (item === NO_ITEM || !this.#view.isPresent(id)) continue;
+      const rank = this.rankOf(id);
+      if ((ranks[item] ?? NO_RECORD) < rank) ranks[item] = rank;
+    }
     return ranks;
   }
 }

@@ -85,7 +85,7 @@ function choiceHost(
       return (root) => read.userOf(root);
     },
     async effectOf(retired, retiring): Promise<Effect> {
-      const ids = idsOf(retired).concat(retiring.map(({ id }) => id));
+      const ids = [...idsOf(retired), ...retiring.map(({ id }) => id)];
       const holders = await Holders.find(picture, ids, others(view, ids));
       const { gone, total } = await holders.bytesGone(pace);
       const first = retired.length;
@@ -122,7 +122,8 @@ async function retiredRows(
   pace: Pace,
 ): Promise<RetiredRoot[]> {
   const rows: RetiredRoot[] = [];
-  await pace.forEach(retired, ROWS_AT_ONCE, ({ root, rule }, n) => {
+  for (const [n, { root, rule }] of retired.entries()) {
+    if (n % ROWS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     rows.push({
       kind: root.kind,
       namespace: root.namespace,
@@ -132,7 +133,7 @@ async function retiredRows(
       rule: rule.name,
       bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
     });
-  });
+  }
   return rows;
 }
 

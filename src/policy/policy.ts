@@ -287,19 +287,17 @@ const tags: Read<(tag: string) => boolean> = (value) => {
   if (value === true) return (tag) => tag !== '';
   const patterns = texts(value);
   if (patterns === undefined) return undefined;
-  const parts = patterns.map((pattern) => pattern.split('*'));
-  return (tag) => parts.some((part) => isLike(tag, part));
+  return (tag) => patterns.some((pattern) => isLike(tag, pattern));
 };
 
-/** Whether the text is a pattern, given as what is between its `*`, which stand for any characters. Linear in both. */
-function isLike(name: string, parts: readonly string[]): boolean {
-  const first = parts[0] ?? '';
-  if (parts.length === 1) return name === first;
-  const last = parts.at(-1) ?? '';
+/** Whether the text is the pattern, in which `*` stands for any characters. Linear in both. */
+function isLike(name: string, pattern: string): boolean {
+  const [first = '', ...parts] = pattern.split('*');
+  if (parts.length === 0) return name === pattern;
+  const last = parts.pop() ?? '';
   if (!name.startsWith(first)) return false;
   let at = first.length;
-  for (let n = 1; n < parts.length - 1; n++) {
-    const part = parts[n] ?? '';
+  for (const part of parts) {
     const found = name.indexOf(part, at);
     if (found < 0) return false;
     at = found + part.length;

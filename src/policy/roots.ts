@@ -1,11 +1,11 @@
 /** The roots that rules are about, as they are when a plan is made. Called by plan.ts; reads only. */
-import { NodeFlag, type StoredNode } from '../engine/contract.js';
+import type { StoredNode } from '../engine/contract.js';
+import { decodeFields } from '../engine/schema/codec.js';
 import type { CollectHost } from '../gc/host.js';
 import { describeNode } from '../gc/report/objects.js';
 import type { RetirableKind } from '../gc/report/plan.js';
 import type { GraphView } from '../gc/report/reach.js';
 import {
-  changedAtOf,
   holdsUpload,
   ImagesInUse,
   isPinned,
@@ -13,11 +13,10 @@ import {
   lastUseOf,
   type RootGraph,
   type RootRecord,
+  targetOf,
   targetsIn,
-  type UseOf,
-  useOfSnapshot,
 } from '../gc/report/root-use.js';
-import { ResourceContainer, ResourceImage, ResourceLease, ResourceSnapshot } from '../gc/types.js';
+import { ResourceContainer, ResourceImage, ResourceLease } from '../gc/types.js';
 import type { Adaptor } from '../model/filters.js';
 import type { ContainerRecord, ImageRecord, LeaseRecord } from '../model/records.js';
 import type { Instant } from '../model/time.js';
@@ -25,7 +24,6 @@ import { containerFields } from '../stores/containers.js';
 import { imageFields } from '../stores/images.js';
 import { leaseFields } from '../stores/leases.js';
 import type { Pace } from '../stores/listing.js';
-import { readRoot, wholeRoot } from './root-record.js';
 
 export interface Root {
   /** In the list of all. */
@@ -47,7 +45,7 @@ export interface Root {
 }
 
 /** Is given each root with its fields for filters, which are good until it returns. */
-export type ForEachRoot = (root: Pick<Root, 'kind' | 'namespace' | 'place'>, fields: Adaptor) => void;
+export type ForEachRoot = (root: Root, fields: Adaptor) => void;
 
 const kindOfType = new Map<number, RetirableKind>([
   [ResourceImage, 'image'],
@@ -57,7 +55,6 @@ const kindOfType = new Map<number, RetirableKind>([
 
 /** Between two looks at the clock. */
 const ROOTS_AT_ONCE = 32;
-const NODES_AT_ONCE = 4096;
 
 /** Those of a picture's roots that can be retired. Their records are not kept. */
 export async function readRoots(
@@ -66,83 +63,50 @@ export async function readRoots(
   pace: Pace,
   forEach?: ForEachRoot,
 ): Promise<Root[]> {
-  const { engine } = host;
+  const { engine, lastUse } = host;
+  const noted = new Map<number, Instant>();
+  for (const [k, time] of lastUse.noted) {
+    const id = engine.idOf(k);
+    if (id !== undefined) noted.set(id, time);
+  }
   const graph = graphOf(view);
-  const noted = notedUses(host);
-  const ofSnapshot = await useOfSnapshots(host, view, noted, pace);
-  const noteOf = (id: number): Instant | undefined => noted.get(id);
   const roots: Root[] = [];
-  let kind: RetirableKind = 'image';
-  const read = (node: StoredNode) => {
-    const { namespace, key } = describeNode(node);
-    const record = readRoot(node);
-    if (forEach !== undefined) {
-      let fields: Adaptor | undefined;
-      forEach({ kind, namespace, place: roots.length }, (path) => {
-        fields ??= fieldsOf(kind, key, wholeRoot(node));
-        return fields(path);
-      });
-    }
-    return { namespace, key, record };
-  };
   // Filters may take long.
   const rootsAtOnce = forEach === undefined ? ROOTS_AT_ONCE : 4;
-  await pace.forEach(view.roots, rootsAtOnce, (id) => {
-    const known = kindOfType.get(view.typeOf(id));
-    if (known === undefined) return;
-    kind = known;
-    const found = engine.readNode(id, read);
-    if (found === undefined) return;
+  for (const [n, id] of view.roots.entries()) {
+    if (n % rootsAtOnce === 0 && pace.isOver) await pace.pass();
+    const kind = kindOfType.get(view.typeOf(id));
+    const found = kind === undefined ? undefined : engine.readNode(id, read);
+    if (kind === undefined || found === undefined) continue;
     const { namespace, key, record } = found;
-    roots.push({
+    const lastUsed = lastUseOf(engine, graph, (node) => noted.get(node), id, record);
+    const root: Root = {
       place: roots.length,
       id,
       kind,
       namespace,
       key,
       createdAt: record.createdat,
-      changedAt: changedAtOf(record),
-      lastUsed: lastUseOf(graph, noteOf, ofSnapshot, id, record),
+      changedAt: 'updatedat' in record ? record.updatedat : record.createdat,
+      lastUsed,
       isPinned: isPinned(record),
-      target: record.target,
-      image: record.image,
-    });
-  });
+      target: targetOf(record),
+      image: 'image' in record ? record.image : '',
+    };
+    forEach?.(root, fieldsOf(kind, key, record));
+    roots.push(root);
+  }
   return roots;
 }
 
-/** By the node. */
-function notedUses({ engine, lastUse }: CollectHost): Map<number, Instant> {
-  const noted = new Map<number, Instant>();
-  for (const [k, time] of lastUse.noted) {
-    const id = engine.idOf(k);
-    if (id !== undefined) noted.set(id, time);
-  }
-  return noted;
-}
+/** Fields of roots that anything here asks for. */
+const FIELDS = new Set(['createdat', 'updatedat', 'labels', 'annotations', 'target', 'image', 'runtime']);
 
-/** Of each snapshot read once, however many images were unpacked to it. Undefined: nothing is said of any. */
-async function useOfSnapshots(
-  { engine }: CollectHost,
-  view: GraphView,
-  noted: ReadonlyMap<number, Instant>,
-  pace: Pace,
-): Promise<UseOf | undefined> {
-  let isSaid = [...noted.keys()].some((id) => view.typeOf(id) === ResourceSnapshot);
-  for (let id = 0; id < view.limit && !isSaid; id++) {
-    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
-    isSaid = view.typeOf(id) === ResourceSnapshot && ((view.flags[id] ?? 0) & NodeFlag.conditionValue) !== 0;
-  }
-  if (!isSaid) return undefined;
-  const read = useOfSnapshot(engine, graphOf(view), (id) => noted.get(id));
-  const known = new Map<number, Instant | undefined>();
-  return (id) => {
-    const use = known.get(id);
-    if (use !== undefined || known.has(id)) return use;
-    const first = read(id);
-    known.set(id, first);
-    return first;
-  };
+function read(node: StoredNode): { namespace: string; key: string; record: RootRecord } {
+  const { namespace, key } = describeNode(node);
+  // Every record of these kinds has the other fields that its type says.
+  const record = decodeFields(node, FIELDS) as unknown as RootRecord;
+  return { namespace, key, record };
 }
 
 const graphOf = (view: GraphView): RootGraph => ({
@@ -185,9 +149,10 @@ export class RootsInUse {
     const containers = roots.filter((root) => root.kind === 'container' && !isRetired(root));
     const targets = await targetsOf(containers.length === 0 ? [] : roots, pace);
     const images = new ImagesInUse((ns, image) => targets.get(ns)?.get(image) ?? stored(ns, image));
-    await pace.forEach(containers, ROOTS_AT_ONCE, ({ namespace, key, image }) =>
-      images.add(namespace, key, image),
-    );
+    for (const [n, { namespace, key, image }] of containers.entries()) {
+      if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+      images.add(namespace, key, image);
+    }
     return new RootsInUse(graphOf(view), images);
   }
 
@@ -204,20 +169,20 @@ export class RootsInUse {
 /** Targets of the images among the roots, by namespace and name. */
 async function targetsOf(roots: readonly Root[], pace: Pace): Promise<Map<string, Map<string, string>>> {
   const targets = new Map<string, Map<string, string>>();
-  await pace.forEach(roots, ROOTS_AT_ONCE, ({ namespace, key, target }) => {
-    if (target === undefined) return;
+  for (const [n, { namespace, key, target }] of roots.entries()) {
+    if (n % ROOTS_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    if (target === undefined) continue;
     const of = targets.get(namespace);
     if (of === undefined) targets.set(namespace, new Map([[key, target]]));
     else of.set(key, target);
-  });
+  }
   return targets;
 }
 
 const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
-const IMAGE_ID_LENGTH = 71;
 
 /** Whether it is the name by which the CRI plugin finds an image by its id: it stays with the image's other names. */
-export const isImageId = (name: string): boolean => name.length === IMAGE_ID_LENGTH && IMAGE_ID.test(name);
+export const isImageId = (name: string): boolean => IMAGE_ID.test(name);
 
 /** Repository and tag of an image's name; the tag is '' where there is none. */
 export function repositoryAndTag(name: string): { repository: string; tag: string } {

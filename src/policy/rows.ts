@@ -12,7 +12,6 @@ import type { Candidate } from '../gc/stats.js';
 import { ResourceIngest } from '../gc/types.js';
 import { formatTimestamp } from '../model/time.js';
 import type { Pace } from '../stores/listing.js';
-import { BlobTexts, TEXTS_AT_ONCE } from './blob-texts.js';
 import type { Choice } from './choice.js';
 import { type Holders, NO_RECORD } from './holders.js';
 import type { Root } from './roots.js';
@@ -35,39 +34,28 @@ export async function objectsOf(
   holders: Holders,
   retired: Uint8Array,
 ): Promise<Candidate[]> {
-  const { host, view, items, pace } = picture;
+  const { engine } = picture.host;
   const objects: Candidate[] = [];
-  const ingests = new Map<number, Candidate>();
   const sizes = new Sizes(picture, holders);
-  const heads = items.parents.map((parent) => describeNode({ parent, leaf: '' }));
-  const going = await goingOf(picture, holders, retired);
-  for (let from = 0; from < going.length; from += TEXTS_AT_ONCE) {
-    const ids = going.subarray(from, from + TEXTS_AT_ONCE);
-    const texts = new BlobTexts(items, ids);
-    await pace.inStretches(ids.length, RECORDS_AT_ONCE, (first, end) => {
-      for (let n = first; n < end; n++) {
-        const id = ids[n] ?? 0;
-        const object = blobAt(texts, n, heads[items.parentOf(id)]) ?? host.engine.readNode(id, described);
-        if (object === undefined) continue;
-        objects.push(object);
-        // The item of an ingest is the blob that it expects; its own bytes are beside.
-        if (view.typeOf(id) === ResourceIngest) ingests.set(id, object);
-        else object.size = sizes.of(id);
-      }
-    });
-  }
-  for (const [id, object] of ingests) {
-    if (pace.isOver) await pace.pass();
-    object.size = await sizeOf(host, id);
+  const heads = picture.items.parents.map((parent) => describeNode({ parent, leaf: '' }));
+  let looked = 0;
+  for (const id of await goingOf(picture, holders, retired)) {
+    if (++looked % RECORDS_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
+    const object = blobAt(picture, heads, id) ?? engine.readNode(id, described);
+    if (object === undefined) continue;
+    object.size = sizes.known(id) ?? (await sizes.asked(id));
+    objects.push(object);
   }
   return objects;
 }
 
 /** Its record was read for its size. */
-function blobAt(texts: BlobTexts, n: number, head: ObjectDescription | undefined): Candidate | undefined {
-  const key = texts.digestAt(n);
-  if (key === undefined || head === undefined) return undefined;
-  return { kind: head.kind, namespace: head.namespace, key, size: 0, identity: texts.identityAt(n) };
+function blobAt({ items }: Picture, heads: readonly ObjectDescription[], id: number): Candidate | undefined {
+  const parent = items.parentOf(id);
+  const head = parent === 0 ? undefined : heads[parent];
+  if (head === undefined) return undefined;
+  const key = items.nameOf(items.ofNode[id] ?? NO_ITEM);
+  return { kind: head.kind, namespace: head.namespace, key, size: 0, identity: String(items.createdAt(id)) };
 }
 
 function described(node: StoredNode): Candidate {
@@ -84,48 +72,52 @@ async function goingOf({ view, pace }: Picture, holders: Holders, retired: Uint8
     const rank = holders.rankOf(id);
     return rank >= holders.retiring || retired[id] === 1 ? undefined : rank + 1;
   };
-  const forEachGoing = (visit: (id: number, rank: number) => void) =>
-    pace.inStretches(view.limit, NODES_AT_ONCE, (from, end) => {
-      for (let id = from; id < end; id++) {
-        const rank = rankOf(id);
-        if (rank !== undefined) visit(id, rank);
-      }
-    });
-  await forEachGoing((_, rank) => {
-    starts[rank + 1] = (starts[rank + 1] ?? 0) + 1;
-  });
+  for (let id = 0; id < view.limit; id++) {
+    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const rank = rankOf(id);
+    if (rank !== undefined) starts[rank + 1] = (starts[rank + 1] ?? 0) + 1;
+  }
   for (let rank = 1; rank < starts.length; rank++)
     starts[rank] = (starts[rank] ?? 0) + (starts[rank - 1] ?? 0);
   const going = new Uint32Array(starts.at(-1) ?? 0);
-  await forEachGoing((id, rank) => {
+  for (let id = 0; id < view.limit; id++) {
+    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const rank = rankOf(id);
+    if (rank === undefined) continue;
     const place = starts[rank] ?? 0;
     going[place] = id;
     starts[rank] = place + 1;
-  });
+  }
   return going;
 }
 
 /** Bytes of objects; of several that are one item, the first has them, and none when a record stays that names it. */
 class Sizes {
-  readonly #items: Items;
+  readonly #picture: Picture;
   readonly #holders: Holders;
   readonly #sizes: Float64Array;
   readonly #counted: Uint8Array;
 
-  constructor({ items }: Picture, holders: Holders) {
-    this.#items = items;
+  constructor(picture: Picture, holders: Holders) {
+    this.#picture = picture;
     this.#holders = holders;
-    this.#sizes = items.sizes;
+    this.#sizes = picture.items.sizes;
     this.#counted = new Uint8Array(this.#sizes.length);
   }
 
-  of(id: number): number {
-    const item = this.#items.ofNode[id] ?? NO_ITEM;
+  /** Undefined: its backend is to be asked. */
+  known(id: number): number | undefined {
+    const { view, items } = this.#picture;
+    // The item of an ingest is the blob that it expects; its own bytes are beside.
+    if (view.typeOf(id) === ResourceIngest) return undefined;
+    const item = items.ofNode[id] ?? NO_ITEM;
     if (item === NO_ITEM || this.#counted[item] === 1) return 0;
     this.#counted[item] = 1;
-    const size = this.#holders.goes(item) ? (this.#sizes[item] ?? 0) : 0;
-    // As a small whole number it is no object of its own.
-    return (size | 0) === size ? size | 0 : size;
+    return this.#holders.goes(item) ? (this.#sizes[item] ?? 0) : 0;
+  }
+
+  asked(id: number): Promise<number> {
+    return sizeOf(this.#picture.host, id);
   }
 }
 
@@ -142,13 +134,14 @@ export async function keptOf(
   const placeOf = new Uint32Array(picture.view.limit);
   for (const { id, place } of roots) placeOf[id] = place + 1;
   const rows: KeptRoot[] = [];
-  await pace.forEach(staying, RECORDS_AT_ONCE, (id, n) => {
+  for (const [n, id] of staying.entries()) {
+    if (n % RECORDS_AT_ONCE === 0 && pace.isOver) await pace.pass();
     const shares = { bytes: bytes[n] ?? 0, pins: pins[n] ?? 0 };
     const root = roots[(placeOf[id] ?? 0) - 1];
     if (root === undefined) {
       const record = host.engine.keyOf(id);
       if (record !== undefined) rows.push({ ...describeKey(record), reason: 'held', ...shares });
-      return;
+      continue;
     }
     const { kind, namespace, key, lastUsed } = root;
     const why = kept[root.place];
@@ -162,7 +155,7 @@ export async function keptOf(
       ...(why?.by !== undefined && { by: why.by }),
       ...shares,
     });
-  });
+  }
   return rows;
 }
 
@@ -177,15 +170,14 @@ async function stayingBytes(
   const bytes = new Array<number>(staying).fill(0);
   const pins = new Array<number>(staying).fill(0);
   const reached = await itemsOf(picture, retired);
-  await picture.pace.inStretches(sizes.length, NODES_AT_ONCE, (from, end) => {
-    for (let item = from; item < end; item++) {
-      const place = (holders.ranksOfItems[item] ?? NO_RECORD) - holders.retiring;
-      if (place < 0) continue;
-      const size = sizes[item] ?? 0;
-      bytes[place] = (bytes[place] ?? 0) + size;
-      if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
-    }
-  });
+  for (let item = 0; item < sizes.length; item++) {
+    if (item % NODES_AT_ONCE === 0 && picture.pace.isOver) await picture.pace.pass();
+    const place = (holders.ranksOfItems[item] ?? NO_RECORD) - holders.retiring;
+    if (place < 0) continue;
+    const size = sizes[item] ?? 0;
+    bytes[place] = (bytes[place] ?? 0) + size;
+    if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
+  }
   return { bytes, pins };
 }
 
@@ -201,17 +193,13 @@ async function itemsOf({ view, items, pace }: Picture, roots: readonly number[])
     const item = items.ofNode[idOfState(state)] ?? NO_ITEM;
     if (item !== NO_ITEM) reached[item] = 1;
   };
-  for (const root of roots) enter(plainState(root));
-  const walkOn = (): void => {
-    for (let n = 0; n < NODES_AT_ONCE; n++) {
-      const state = open.pop();
-      if (state === undefined) return;
+  for (const root of roots) {
+    enter(plainState(root));
+    for (let state = open.pop(), n = 0; state !== undefined; state = open.pop(), n++) {
+      // One root may keep most of the store.
+      if (n % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
       view.forEachStep(state, enter);
     }
-  };
-  while (open.length > 0) {
-    if (pace.isOver) await pace.pass();
-    walkOn();
   }
   return reached;
 }

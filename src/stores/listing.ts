@@ -35,24 +35,6 @@ export class Pace {
     throwIfAborted(signal);
     this.#until = performance.now() + YIELD_AFTER_MS;
   }
-
-  /**
-   * Calls `run` for one stretch of 0 … `count` after the other, and passes between them when it is time. For loops over very many:
-   * what such a loop counts or sums up would be an object each time, where the loop itself waits.
-   */
-  async inStretches(count: number, atOnce: number, run: (from: number, end: number) => void): Promise<void> {
-    for (let from = 0; from < count; from += atOnce) {
-      if (this.isOver) await this.pass();
-      run(from, Math.min(count, from + atOnce));
-    }
-  }
-
-  /** The same with each of a list. */
-  forEach<T>(list: readonly T[], atOnce: number, visit: (one: T, n: number) => void): Promise<void> {
-    return this.inStretches(list.length, atOnce, (from, end) => {
-      for (let n = from; n < end; n++) visit(list[n] as T, n);
-    });
-  }
 }
 
 /** Describes a list: the records below a prefix, by the last part of their keys. */

@@ -1,6 +1,6 @@
 /**
  * A record as it is stored, read field by field without a value made of it: for callers that copy records into another form.
- * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these; bytes are only passed over); for anything
+ * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these); for anything
  * else it returns -1, false or undefined, and the caller makes a value of the whole (`value`). Bytes that end early are
  * thrown as DamagedBytes, which `value` explains.
  */
@@ -79,14 +79,6 @@ export class StoredRecord {
     return this.#reader.byte() === Kind.text;
   }
 
-  text(): string {
-    return this.#reader.text();
-  }
-
-  skipText(): void {
-    this.#reader.skipText();
-  }
-
   get textBytesMax(): number {
     return this.#reader.textBytesMax;
   }
@@ -103,18 +95,12 @@ export class StoredRecord {
 
   /** An instant, in the order of the record's fields; undefined when another kind of value comes. */
   instant(): bigint | undefined {
-    const place = this.instantPlace();
-    if (place === NO_PLACE) return undefined;
+    if (!this.#passInstant(this.#reader.byte()) || this.#lastInstant === NO_PLACE) return undefined;
     const { position } = this.#reader;
-    this.#reader.position = place;
+    this.#reader.position = this.#lastInstant;
     const instant = this.#reader.i64();
     this.#reader.position = position;
     return instant;
-  }
-
-  /** As `instant`: where its 8 bytes are in those of the record, the lowest first; -1 when another kind of value comes. */
-  instantPlace(): number {
-    return this.#passInstant(this.#reader.byte()) ? this.#lastInstant : NO_PLACE;
   }
 
   #passInstant(kind: number): boolean {
@@ -132,11 +118,6 @@ export class StoredRecord {
     }
     if (kind === Kind.text) {
       this.#reader.skipText();
-      return true;
-    }
-    if (kind === Kind.bytes || kind === Kind.packedBytes) {
-      if (kind === Kind.packedBytes) this.#reader.varint();
-      this.#reader.skip(this.#reader.varint());
       return true;
     }
     if (kind === Kind.textMap) {

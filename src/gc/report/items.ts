@@ -45,14 +45,12 @@ export interface ItemsOptions {
 export class Items {
   /** Item by node; NO_ITEM for nodes that keep nothing on the disk themselves. */
   readonly ofNode: Uint32Array;
-  /** When a blob was made, by node, in two halves: a bigint for each would be an object. Empty unless asked for, as the next. */
-  readonly createdHigh: Int32Array;
-  readonly createdLow: Uint32Array;
+  /** By node; empty unless they were asked for. */
+  readonly #created: BigInt64Array;
   readonly #parentOf: Uint32Array;
   /** Beginnings of keys, with the separator; the first one is ''. */
   readonly parents: string[] = [''];
   readonly #parentNumbers = new Map<string, number>();
-  #lastParent = 0;
   readonly #record = new StoredRecord();
   readonly #sizes = new Growing(Float64Array);
   readonly #names = new NameTable();
@@ -68,8 +66,7 @@ export class Items {
     this.#block = block;
     this.ofNode = new Uint32Array(nodes).fill(NO_ITEM);
     const kept = blobs === true ? nodes : 0;
-    this.createdHigh = new Int32Array(kept);
-    this.createdLow = new Uint32Array(kept);
+    this.#created = new BigInt64Array(kept);
     this.#parentOf = new Uint32Array(kept);
   }
 
@@ -83,9 +80,9 @@ export class Items {
     return Array.from({ length: this.#names.length }, (_, item) => this.#names.at(item));
   }
 
-  /** As `StoredNode.copyDigest`, of an item's name. */
-  copyDigest(item: number, target: Uint8Array, at: number): boolean {
-    return this.#names.copyDigest(item, target, at);
+  /** The name of an item. */
+  nameOf(item: number): string {
+    return this.#names.at(item);
   }
 
   /**
@@ -94,6 +91,11 @@ export class Items {
    */
   parentOf(id: number): number {
     return this.#parentOf[id] ?? 0;
+  }
+
+  /** When the blob was made. */
+  createdAt(id: number): bigint {
+    return this.#created[id] ?? 0n;
   }
 
   /**
@@ -162,48 +164,39 @@ export class Items {
   #blobId = 0;
   /** Of the blob that was read last. */
   #size = 0;
-  #hasTime = false;
-  #timeHigh = 0;
-  #timeLow = 0;
+  #time: bigint | undefined;
 
   readonly #readBlob = (node: StoredNode): number => {
     const digest = this.#names.addDigest(node);
     const item = digest ?? this.#names.add(node.leaf);
     const isNew = this.#isNew(item);
-    const isKept = digest !== undefined && this.createdLow.length > 0;
+    const isKept = digest !== undefined && this.#created.length > 0;
     const measured = isNew ? this.#disk?.blob(node.leaf) : undefined;
     if (isKept || (isNew && measured === undefined)) this.#readFields(node);
     if (isNew) this.#sizes.push(measured ?? this.#inBlocks(this.#size));
-    if (isKept && this.#hasTime) {
-      this.createdHigh[this.#blobId] = this.#timeHigh;
-      this.createdLow[this.#blobId] = this.#timeLow;
+    if (isKept && this.#time !== undefined) {
+      this.#created[this.#blobId] = this.#time;
       this.#parentOf[this.#blobId] = this.#parentNumber(node.parent);
     }
     return item;
   };
 
   #parentNumber(parent: string): number {
-    if (this.parents[this.#lastParent] === parent) return this.#lastParent;
-    let number = this.#parentNumbers.get(parent);
-    if (number === undefined) {
-      number = this.parents.length;
-      this.parents.push(parent);
-      this.#parentNumbers.set(parent, number);
-    }
-    this.#lastParent = number;
+    const known = this.#parentNumbers.get(parent);
+    if (known !== undefined) return known;
+    const number = this.parents.length;
+    this.parents.push(parent);
+    this.#parentNumbers.set(parent, number);
     return number;
   }
 
   #readFields(node: StoredNode): void {
     this.#size = 0;
-    this.#hasTime = false;
+    this.#time = undefined;
     if (this.#readQuickly(node)) return;
     const { size, createdat } = decodeFields(node, OF_BLOB);
     this.#size = bytesOf(size);
-    this.#hasTime = typeof createdat === 'bigint' && BigInt.asIntN(64, createdat) === createdat;
-    if (!this.#hasTime) return;
-    this.#timeHigh = Number((createdat as bigint) >> 32n);
-    this.#timeLow = Number(BigInt.asUintN(32, createdat as bigint));
+    this.#time = fitting(createdat);
   }
 
   /** As far as a blob's record is what it mostly is, and without an object for it; else false. */
@@ -214,15 +207,12 @@ export class Items {
       for (let left = record.fields(); left > 0; left--) {
         const field = record.field();
         if (field === 'createdat') {
-          const at = record.instantPlace();
-          if (at < 0) return false;
-          this.#hasTime = true;
-          this.#timeLow = uint32At(node.bytes, at);
-          this.#timeHigh = uint32At(node.bytes, at + 4) | 0;
+          this.#time = record.instant();
+          if (this.#time === undefined) return false;
         } else if (field === 'size') {
           // The last one of those that are wanted.
           this.#size = record.natural();
-          return Number.isSafeInteger(this.#size) && this.#size >= 0 && this.#hasTime;
+          return Number.isSafeInteger(this.#size) && this.#size >= 0 && this.#time !== undefined;
         } else if (field === undefined || !record.skip()) return false;
       }
     } catch (error) {
@@ -313,12 +303,9 @@ export function presentNodes(graph: GraphCore, type: number): Uint32Array {
 const bytesOf = (size: FieldValue | undefined): number =>
   typeof size === 'number' && Number.isSafeInteger(size) && size >= 0 ? size : 0;
 
-const uint32At = (bytes: Uint8Array, at: number): number =>
-  ((bytes[at] ?? 0) |
-    ((bytes[at + 1] ?? 0) << 8) |
-    ((bytes[at + 2] ?? 0) << 16) |
-    ((bytes[at + 3] ?? 0) << 24)) >>>
-  0;
+/** An instant that 64 bits hold. */
+const fitting = (value: FieldValue | undefined): bigint | undefined =>
+  typeof value === 'bigint' && BigInt.asIntN(64, value) === value ? value : undefined;
 
 /** 0 when the backend does not know the snapshot, or is not there. */
 const usageOf = (backend: SnapshotterBackend | undefined, name: string): Promise<number> | number =>

@@ -125,17 +125,6 @@ export class GraphView {
     for (let at = this.#first[id]!; at < end; at++) visit(this.#words[at]! >>> KIND_BITS);
   }
 
-  /** Whether `test` says so of a state that this one leads to. */
-  someStep(state: number, test: (to: number) => boolean): boolean {
-    const id = idOfState(state);
-    const end = this.#first[id + 1]!;
-    for (let at = this.#first[id]!; at < end; at++) {
-      const to = stepOver(state, this.#words[at]!);
-      if (to !== undefined && test(to)) return true;
-    }
-    return false;
-  }
-
   /** States that a state leads to. */
   forEachStep(state: number, visit: (to: number) => void): void {
     const id = idOfState(state);

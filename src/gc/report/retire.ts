@@ -20,11 +20,10 @@ import {
   isReferredTo,
   lastUseOf,
   liveGraph,
+  type Noted,
   type RootRecord,
   rootIdentity,
   targetOf,
-  type UseOf,
-  useOfSnapshot,
 } from './root-use.js';
 
 export interface Retirement {
@@ -55,7 +54,7 @@ class Retiring {
   readonly outcome: Retirement = { removed: [], rest: [] };
   readonly #host: CollectHost;
   readonly #inUse: ImagesInUse;
-  readonly #noted: UseOf;
+  readonly #noted: Noted;
 
   constructor(host: CollectHost, inUse: ImagesInUse) {
     const { engine, lastUse } = host;
@@ -108,8 +107,7 @@ class Retiring {
     if ('target' in record && this.#inUse.by(root.namespace, root.key, record.target.digest) !== undefined)
       return 'in use';
     const planned = parseTimestamp(root.lastUsed) ?? 0n;
-    const ofSnapshot = useOfSnapshot(engine, graph, this.#noted);
-    return lastUseOf(graph, this.#noted, ofSnapshot, id, record) > planned ? 'used since' : undefined;
+    return lastUseOf(engine, graph, this.#noted, id, record) > planned ? 'used since' : undefined;
   }
 
   /** What a large lease holds is dropped in many commits; it keeps nothing since the first. */

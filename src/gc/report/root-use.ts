@@ -2,7 +2,7 @@
  * What decides whether a policy may retire a root: which record it is, when it was used last, and what forbids it. Called by
  * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same checks once more.
  */
-import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
+import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
 import { NodeInMemory } from '../../engine/core/stored-node.js';
 import { decodeFields } from '../../engine/schema/codec.js';
 import { components, key, leaf } from '../../engine/schema/keys.js';
@@ -20,13 +20,6 @@ const PINNED = 'io.cri-containerd.pinned';
 
 export type RootRecord = ImageRecord | LeaseRecord | ContainerRecord;
 
-/** Of a root's record, what says when it was used. */
-export interface UsedRecord {
-  readonly createdat: Instant;
-  readonly updatedat?: Instant | undefined;
-  readonly labels?: StringMap | undefined;
-}
-
 /** Tells a root from a later one of its name; a tag that was moved is another one. */
 export function rootIdentity(createdAt: Instant, target: string | undefined): string {
   return target === undefined ? String(createdAt) : `${createdAt} ${target}`;
@@ -36,11 +29,7 @@ export function rootIdentity(createdAt: Instant, target: string | undefined): st
 export const targetOf = (record: RootRecord): string | undefined =>
   'target' in record ? record.target.digest : undefined;
 
-/** When it was made or moved. */
-export const changedAtOf = ({ createdat, updatedat }: UsedRecord): Instant => updatedat ?? createdat;
-
-export const isPinned = ({ labels }: { labels?: StringMap | undefined }): boolean =>
-  labelOf(labels, PINNED) === 'pinned';
+export const isPinned = ({ labels }: { labels?: StringMap }): boolean => labelOf(labels, PINNED) === 'pinned';
 
 /** The graph as the questions here need it: of a moment, or as it is. */
 export interface RootGraph {
@@ -73,43 +62,34 @@ function forEachUnpacked(graph: RootGraph, image: number, visit: (snapshot: numb
   for (let at = 0; at < seen.length; at++) graph.forEachTarget(seen[at] ?? 0, enter);
 }
 
-/** When an object was used, by its node. */
-export type UseOf = (id: number) => Instant | undefined;
-
-const later = (a: Instant | undefined, b: Instant | undefined): Instant | undefined =>
-  a === undefined || (b !== undefined && b > a) ? b : a;
-
-const usedAtIn = (labels: Readonly<Record<string, unknown>>): Instant | undefined =>
-  usedAtTimes(labels).reduce<Instant | undefined>(later, undefined);
-
-/** Of a snapshot: what is noted and in no label yet, and what its labels say. */
-export function useOfSnapshot(engine: Pick<Engine, 'get' | 'keyOf'>, graph: RootGraph, noted: UseOf): UseOf {
-  return (id) => {
-    if ((graph.flagsOf(id) & NodeFlag.conditionValue) === 0) return noted(id);
-    const k = engine.keyOf(id);
-    return later(noted(id), usedAtIn(labelsOf(k === undefined ? undefined : engine.get(k))));
-  };
-}
+/** When something of a root was used that is in no label yet, by its node. */
+export type Noted = (id: number) => Instant | undefined;
 
 /**
  * The last use of a root: when it was made or changed, what its labels say, and for an image what is said of the
- * snapshots that it was unpacked to. `ofSnapshot` undefined: nothing is said of any.
+ * snapshots that it was unpacked to.
  */
 export function lastUseOf(
+  engine: Pick<Engine, 'get' | 'keyOf'>,
   graph: RootGraph,
-  noted: UseOf,
-  ofSnapshot: UseOf | undefined,
+  noted: Noted,
   id: number,
-  record: UsedRecord,
+  record: RootRecord,
 ): Instant {
-  let last = changedAtOf(record);
+  let last = 'updatedat' in record ? record.updatedat : record.createdat;
   const used = (time: Instant | undefined): void => {
     if (time !== undefined && time > last) last = time;
   };
   used(noted(id));
-  if (record.labels !== undefined) used(usedAtIn(record.labels));
-  if (ofSnapshot === undefined || graph.flagsOf(id) >> 8 !== ResourceImage) return last;
-  forEachUnpacked(graph, id, (snapshot) => used(ofSnapshot(snapshot)));
+  for (const time of usedAtTimes(record.labels ?? {})) used(time);
+  if (graph.flagsOf(id) >> 8 !== ResourceImage) return last;
+  forEachUnpacked(graph, id, (snapshot) => {
+    used(noted(snapshot));
+    if ((graph.flagsOf(snapshot) & NodeFlag.conditionValue) === 0) return;
+    const k = engine.keyOf(snapshot);
+    const value: Value | undefined = k === undefined ? undefined : engine.get(k);
+    for (const time of usedAtTimes(labelsOf(value))) used(time);
+  });
   return last;
 }
 
