@@ -133,8 +133,11 @@ const isNamespaceGiven = (command: Command): boolean =>
   process.env.EBBTIDE_NAMESPACE !== undefined ||
   command.getOptionValueSourceWithGlobals('namespace') !== 'default';
 
-/** Another program's root may have another snapshotter than the usual one: where it has one, that one is meant. */
-const THEIR_SNAPSHOTTER = '';
+/**
+ * Another program's root may have another snapshotter than the usual one: where it has one, that one is meant. Nobody can give this as
+ * an argument.
+ */
+const THEIR_SNAPSHOTTER = '\0';
 const isSnapshotterGiven = (command: Command): boolean =>
   process.env.EBBTIDE_SNAPSHOTTER !== undefined || command.getOptionValueSource('snapshotter') !== 'default';
 

@@ -318,6 +318,7 @@ test('given a root with one snapshotter that is not overlayfs, when its snapshot
   for (const [names, args, found] of [
     [['native', 'zfs'], [], /no snapshotter "overlayfs".*\n.*there are: native, zfs \(-s chooses\)/],
     [['lost'], [], /the snapshots of lost are not known here .*\n.*du, why and orphans/],
+    [['native'], ['-s', ''], /no snapshotter "".*\n.*there are: native \(-s chooses\)/],
     [['native'], ['-s', 'overlayfs'], /no snapshotter "overlayfs".*\n.*there are: native \(-s chooses\)/],
   ] as const) {
     const { status, stderr } = await list(names, ...args);
